@@ -8,6 +8,7 @@ own tuning.
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from liner_server.audio.spectra import SAMPLE_RATE, Floats, magnitudes
 
@@ -75,7 +76,7 @@ def measure(mono: Floats) -> Chroma:
     )
 
 
-def _peaks(spectra: Floats) -> tuple[Floats, Floats, Floats]:
+def _peaks(spectra: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:
     """Return frame, MIDI pitch and height of every spectral peak worth a vote."""
     first = int(_LOW_HZ * _SIZE / SAMPLE_RATE)
     last = int(_HIGH_HZ * _SIZE / SAMPLE_RATE)
