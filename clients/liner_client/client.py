@@ -1,0 +1,200 @@
+"""The way other programs talk to Liner."""
+
+from collections.abc import AsyncGenerator
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+
+from liner.v1 import enrichment_pb2, storage_pb2, track_pb2
+
+from liner_client import health as health_check
+from liner_client import objects
+from liner_client.batch import BatchEvent, Items, run_batch
+from liner_client.connection import connect
+from liner_client.errors import NotFoundError
+from liner_client.health import ServingStatus
+
+
+class LinerClient:
+    """An async client of one Liner server; safe to share between tasks.
+
+        async with LinerClient("127.0.0.1:50051", token=token) as liner:
+            audio = await liner.upload_file("song.flac")
+            track = Track(title="So What", audio=Audio(object_name=audio.object_name))
+            answer = await liner.enrich(track)
+
+    Every failed call raises a `LinerError`. Calls that change nothing are tried up to three times
+    when the server cannot be reached; a batch is resumed, a broken transfer goes on where it
+    stopped. There is no blocking twin: a script says `asyncio.run(main())`.
+    """
+
+    def __init__(
+        self,
+        target: str = "127.0.0.1:50051",
+        *,
+        token: str | None = None,
+        tls: bool = False,
+        root_certificates: bytes | None = None,
+        plaintext_token: bool = False,
+        deadline: timedelta = timedelta(seconds=30),
+    ) -> None:
+        """Prepare a channel; nothing is sent before the first call.
+
+        `deadline` is the longest time of each unary call that names none. `root_certificates` (PEM)
+        replaces the system's. A token over plaintext to another machine is refused with
+        ValueError unless `plaintext_token` says that something else encrypts the way.
+        """
+        self._connection = connect(
+            target,
+            token=token,
+            tls=tls,
+            root_certificates=root_certificates,
+            plaintext_token=plaintext_token,
+            deadline=deadline,
+        )
+
+    async def __aenter__(self) -> "LinerClient":
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the channel; calls that still run are cancelled."""
+        await self._connection.channel.close()
+
+    async def enrich(
+        self,
+        track: track_pb2.Track,
+        *,
+        options: enrichment_pb2.EnrichOptions | None = None,
+        deadline: timedelta | None = None,
+        request_id: str | None = None,
+    ) -> enrichment_pb2.EnrichMetadataResponse:
+        """Return what Liner concludes about one track, with confidence and reasons by field."""
+        request = enrichment_pb2.EnrichMetadataRequest(
+            track=track, options=options, request_id=request_id or ""
+        )
+        return await self._connection.unary(
+            self._connection.enrichment.EnrichMetadata,
+            request,
+            deadline=deadline,
+            request_id=request_id,
+        )
+
+    async def validate(
+        self,
+        track: track_pb2.Track,
+        *,
+        profile: enrichment_pb2.DeliveryProfile.ValueType = enrichment_pb2.DELIVERY_PROFILE_UNSPECIFIED,
+        deadline: timedelta | None = None,
+        request_id: str | None = None,
+    ) -> enrichment_pb2.ValidateMetadataResponse:
+        """Return the rules that the track's statements break, and how to mend them."""
+        request = enrichment_pb2.ValidateMetadataRequest(track=track, profile=profile)
+        return await self._connection.unary(
+            self._connection.enrichment.ValidateMetadata,
+            request,
+            deadline=deadline,
+            request_id=request_id,
+        )
+
+    def enrich_many(
+        self,
+        items: Items,
+        *,
+        config: enrichment_pb2.BatchConfig | None = None,
+        chunk_items: int = 50,
+        resume_for: timedelta = timedelta(minutes=2),
+    ) -> AsyncGenerator[BatchEvent, None]:
+        """Yield the events of one batch: a result an item, progress, and the summary last.
+
+            async for event in liner.enrich_many(items):
+                if isinstance(event, BatchResult): ...
+
+        `items` are pairs of item_id and track, from an async or an ordinary iterable (which must
+        not block). They are taken as fast as results are taken from here, and no faster; a
+        trickling source is sent on at once, a fast one `chunk_items` (1 to 200) a message.
+        Failed items come as results with an error. When the server goes away the stream is
+        opened again and only unanswered items are sent again; after `resume_for` without any
+        result the last error is raised. What the source raises is raised here. Leaving the loop
+        early: close the generator (`contextlib.aclosing`), which cancels the batch.
+        """
+        if not 1 <= chunk_items <= 200:
+            raise ValueError("chunk_items must be 1 to 200")
+        return run_batch(
+            self._connection,
+            items,
+            config=config or enrichment_pb2.BatchConfig(),
+            chunk_items=chunk_items,
+            resume_for=resume_for,
+        )
+
+    async def list_models(self) -> enrichment_pb2.ListModelsResponse:
+        """Return the configured models with their state, and the feature flags in force."""
+        return await self._connection.unary(
+            self._connection.enrichment.ListModels, enrichment_pb2.ListModelsRequest()
+        )
+
+    async def health(
+        self, service: str = "", *, deadline: timedelta = timedelta(seconds=5)
+    ) -> ServingStatus:
+        """Return whether the server, or one of its services, takes calls."""
+        try:
+            return await health_check.check(self._connection, service, deadline=deadline)
+        except NotFoundError:
+            return ServingStatus.SERVICE_UNKNOWN
+
+    async def upload_file(
+        self,
+        path: str | Path,
+        object_name: str | None = None,
+        *,
+        content_type: str | None = None,
+        if_generation_match: int | None = None,
+    ) -> storage_pb2.StoredObject:
+        """Return the stored object for a local file.
+
+        Without a name the object is called after its content, `audio/<sha256><extension>`, and
+        bytes that are there already are not sent again. With a name it replaces what is there,
+        unless `if_generation_match` says otherwise (0: only if there is nothing).
+        """
+        return await objects.upload_file(
+            self._connection,
+            Path(path),
+            object_name,
+            content_type=content_type,
+            if_generation_match=if_generation_match,
+        )
+
+    def download(
+        self, object_name: str, *, offset: int = 0, length: int = 0
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield an object's bytes in blocks of about 512 KiB; `length` 0 means to the end."""
+        return objects.download(self._connection, object_name, offset=offset, length=length)
+
+    async def download_file(self, object_name: str, path: str | Path) -> int:
+        """Write an object to a file and return its size; nothing is replaced by half a file."""
+        return await objects.download_file(self._connection, object_name, Path(path))
+
+    async def stat(self, object_name: str) -> storage_pb2.StoredObject:
+        """Return an object's facts; NotFoundError when there is none."""
+        return await objects.stat(self._connection, object_name)
+
+    def list_objects(self, prefix: str = "") -> AsyncGenerator[storage_pb2.StoredObject, None]:
+        """Yield the objects whose names begin with `prefix`, in byte order of names."""
+        return objects.list_objects(self._connection, prefix)
+
+    async def delete(self, object_name: str, *, if_generation_match: int | None = None) -> None:
+        """Delete an object; ConflictError when its generation is another one."""
+        await self._connection.unary(
+            self._connection.storage.Delete,
+            storage_pb2.DeleteRequest(
+                object_name=object_name, if_generation_match=if_generation_match
+            ),
+        )
