@@ -143,7 +143,9 @@ class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decision.Val
     DECISION_KEPT: _Decision.ValueType  # 1
     """The caller's value stands."""
     DECISION_FILLED: _Decision.ValueType  # 2
-    """Nothing was given; the enriched track now has the value."""
+    """Nothing was given, and the probability reaches min_confidence: the enriched track now has
+    the value.
+    """
     DECISION_CORRECTED: _Decision.ValueType  # 3
     """The caller's value was replaced, as the overwrite policy allows."""
     DECISION_PROPOSED: _Decision.ValueType  # 4
@@ -159,7 +161,9 @@ DECISION_UNSPECIFIED: Decision.ValueType  # 0
 DECISION_KEPT: Decision.ValueType  # 1
 """The caller's value stands."""
 DECISION_FILLED: Decision.ValueType  # 2
-"""Nothing was given; the enriched track now has the value."""
+"""Nothing was given, and the probability reaches min_confidence: the enriched track now has
+the value.
+"""
 DECISION_CORRECTED: Decision.ValueType  # 3
 """The caller's value was replaced, as the overwrite policy allows."""
 DECISION_PROPOSED: Decision.ValueType  # 4
@@ -672,7 +676,8 @@ class FieldResult(_message.Message):
     """Path in Track: "bpm", "artists", "properties.duration"."""
     value: _builtins.str
     """The value Liner stands by, in the field's canonical text form; lists are joined with "; ",
-    artists are "Name (role)". The enriched track holds the same, typed. Empty when ABSTAINED.
+    an artist is "Name", or "Name (featured)" for roles other than main, durations are seconds.
+    The enriched track holds the same, typed, except when it is PROPOSED. Empty when ABSTAINED.
     """
     confidence: _builtins.float
     """Probability in [0, 1] that the value is right. 0 when ABSTAINED."""
@@ -785,8 +790,9 @@ class ProcessingResult(_message.Message):
     prompt_version: _builtins.str
     """Version of the prompt; empty when no prompt was sent."""
     confidence: _builtins.float
-    """The mean confidence of the fields that have a value and are not the caller's own, in [0, 1];
-    of all fields with a value when the caller stated them all; 0 without any.
+    """The mean confidence of the fields that were judged: those with a value that is neither the
+    caller's own nor exact by construction; of all with a value when there is none such; 0
+    without any. In [0, 1].
     """
     is_experimental: _builtins.bool
     """Whether an experimental variant answered."""

@@ -1,0 +1,118 @@
+"""`liner-server`: serve, and what an operator needs around it."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+app = typer.Typer(
+    name="liner-server",
+    help="Liner's server. Settings come from LINER_* variables; see .env.example.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def serve() -> None:
+    """Serve gRPC and the HTTP side port until SIGTERM.
+
+    Prints `liner-server ready grpc=HOST:PORT http=HOST:PORT` on standard output as soon as
+    health answers SERVING; logs go to standard error. Exit codes: 0 stopped as asked, 2 a
+    setting cannot be used, 1 anything else.
+    """
+    # Heavy imports wait until here, so that --help and wrong settings answer at once.
+    from liner_server.settings import SettingsError, load
+
+    try:
+        settings = load()
+    except SettingsError as error:
+        _stop(f"liner-server cannot start:\n{error}")
+    import uvloop
+
+    from liner_server.app import serve as serve_until_stopped
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve_until_stopped(settings))
+    except (SettingsError, OSError) as error:
+        _stop(f"liner-server cannot start: {error}")
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Who will carry it; shown in logs.")],
+    role: Annotated[list[str], typer.Option(help="What it allows; may be repeated.")],
+) -> None:
+    """Make a bearer token.
+
+    Prints the token once, and the line to put into LINER_TOKENS_FILE; the file holds only its
+    SHA-256. Callers send it as `authorization: Bearer TOKEN`.
+    """
+    from liner_server.rpc.identity import new_token
+
+    try:
+        secret, line = new_token(name, role)
+    except ValueError as error:
+        _stop(f"liner-server token: {error}")
+    typer.echo(f"token (shown once): {secret}")
+    typer.echo(f"line for LINER_TOKENS_FILE: {line}")
+
+
+@app.command()
+def health(
+    address: Annotated[
+        str, typer.Argument(help="HOST:PORT; default: where this environment would serve.")
+    ] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds to wait.")] = 2.0,
+) -> None:
+    """Ask a server whether it serves; exit code 0 only if it does. For container health checks."""
+    import grpc
+    from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+    from liner_server.settings import SettingsError, load
+
+    if not address:
+        try:
+            address = load().grpc_bind.replace("0.0.0.0:", "127.0.0.1:")
+        except SettingsError as error:
+            _stop(str(error))
+    with grpc.insecure_channel(address) as channel:
+        stub = health_pb2_grpc.HealthStub(channel)
+        try:
+            answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=timeout)
+        except grpc.RpcError as error:
+            _stop(f"{address}: {error.code().name}", code=1)
+    state = health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+    typer.echo(f"{address}: {state}")
+    if state != "SERVING":
+        raise typer.Exit(1)
+
+
+@app.command()
+def synth(
+    out: Annotated[Path, typer.Option(help="Folder to write; made if missing.")],
+) -> None:
+    """Write the demo's eight short tracks, made by Liner's own generator, with truth.json."""
+    from liner_server.evaluation.demo_tracks import make_demo_tracks
+
+    out.mkdir(parents=True, exist_ok=True)
+    for track in make_demo_tracks(out):
+        typer.echo(track["path"])
+
+
+def _stop(message: str, *, code: int = 2) -> NoReturn:
+    sys.stderr.write(message + "\n")
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

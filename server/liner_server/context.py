@@ -1,0 +1,53 @@
+"""What every piece of work knows about the call it belongs to.
+
+The interceptors build one `RequestContext` a call, a batch one an item, the queue consumer one a
+message; the core reads it and never asks gRPC.
+"""
+
+import asyncio
+from contextvars import ContextVar
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from liner_server.core.retry import RetryBudget
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """Who calls, as authenticated."""
+
+    name: str
+    roles: frozenset[str]
+
+    def may(self, role: str) -> bool:
+        """Whether this principal may do what `role` allows."""
+        return role in self.roles or "admin" in self.roles
+
+
+@dataclass(frozen=True, kw_only=True)
+class RequestContext:
+    """The call that work is done for: who, until when, with which model, at what cost."""
+
+    request_id: str
+    principal: Principal
+    deadline: float
+    """In the event loop's time; nothing may take longer."""
+
+    model: str = ""
+    """Model chosen by metadata; an option in the request wins over it."""
+
+    retry_budget: RetryBudget = field(default_factory=RetryBudget)
+
+    def remaining(self) -> timedelta:
+        """Return the time left, never negative."""
+        left = self.deadline - asyncio.get_running_loop().time()
+        return timedelta(seconds=max(0.0, left))
+
+    def until(self, limit: timedelta) -> "RequestContext":
+        """Return the same context with a deadline at most `limit` from now."""
+        end = asyncio.get_running_loop().time() + limit.total_seconds()
+        return replace(self, deadline=min(self.deadline, end))
+
+
+current: ContextVar[RequestContext] = ContextVar("liner_request_context")
+"""Set by the interceptor for the handler's task."""

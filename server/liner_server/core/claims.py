@@ -1,0 +1,40 @@
+"""A claim: one source saying one thing about one field, before it is weighed."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from liner.v1 import track_pb2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """What one source says of one field. On no wire: `FieldResult` is what callers see."""
+
+    field: str
+    """Path in Track."""
+
+    value: str
+    """Canonical text; empty for a source that listened and could not tell."""
+
+    source: track_pb2.Source
+    confidence: float
+    """Probability that the value is right if nobody else had spoken."""
+
+    basis: track_pb2.ConfidenceBasis
+    others: tuple[tuple[str, float], ...] = ()
+    """Other values this source holds possible, with their probabilities."""
+
+    model: str = ""
+    reason: str = ""
+    """Why, or why not, in words an editor understands."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProviderAnswer:
+    """What a provider said, and what it cost."""
+
+    claims: Sequence[Claim]
+    model_version: str
+    prompt_version: str = ""
+    usage: track_pb2.Usage = field(default_factory=track_pb2.Usage)
+    retry_count: int = 0

@@ -1,0 +1,296 @@
+"""Claims in, one decision a field out: the published policy that picks values.
+
+How confidences combine. Each source spreads its belief over the values it named; what it did not
+name shares what is left, of which any one other value gets half (`_UNNAMED`). Beliefs multiply
+over the sources, as for witnesses who do not know of each other, and are scaled to one together
+with the case that nobody is right. One witness alone keeps its own probability; two at 0.8 who
+agree reach 0.94; at 0.9 against 0.75 the first keeps about 0.75.
+
+How far that number may go. A single fitted probability is passed on as it is. As soon as an
+unfitted one takes part, or several combine, the result counts as a rule of ours and stays at or
+below 0.9 (or the best fitted one), and what only unfitted scores support stays at or below 0.6.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from liner.v1 import enrichment_pb2, track_pb2
+
+from liner_server.core.claims import Claim
+from liner_server.core.fields import FIELDS, Field, Kind, finite, read, write
+
+_UNNAMED = 0.5
+_FLOOR = 0.01
+"""No source is so sure that it cannot be outvoted, save an exact one."""
+
+_PROPOSE_FROM = 0.3
+"""Below this a value is not even offered: it would cost the editor more than it gives."""
+
+_MAX_ALTERNATIVES = 8
+
+_CAPS = {
+    track_pb2.CONFIDENCE_BASIS_EXACT: 1.0,
+    track_pb2.CONFIDENCE_BASIS_CALIBRATED: 0.99,
+    track_pb2.CONFIDENCE_BASIS_RULE: 0.9,
+    track_pb2.CONFIDENCE_BASIS_UNCALIBRATED: 0.6,
+}
+_SOURCES = {
+    track_pb2.SOURCE_GIVEN: "the caller",
+    track_pb2.SOURCE_TAG: "the file's tag",
+    track_pb2.SOURCE_MEASURED: "listening",
+    track_pb2.SOURCE_MODEL: "a model",
+    track_pb2.SOURCE_DERIVED: "another field",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What the caller allows."""
+
+    overwrite: enrichment_pb2.OverwritePolicy
+    min_confidence: float
+    fields: frozenset[str]
+    """Paths asked for; empty for all that can be found out."""
+
+
+@dataclass(kw_only=True)
+class _Candidate:
+    """One value and those who hold it."""
+
+    value: str
+    claims: list[Claim]
+    confidence: float = 0.0
+    basis: track_pb2.ConfidenceBasis = track_pb2.CONFIDENCE_BASIS_UNSPECIFIED
+
+    @property
+    def first(self) -> Claim:
+        return self.claims[0]
+
+
+def settle(
+    track: track_pb2.Track, claims: Iterable[Claim], policy: Policy
+) -> tuple[track_pb2.Track, list[track_pb2.FieldResult]]:
+    """Return a copy of the track with what was decided, and one result a field in Track's order."""
+    by_field: dict[str, list[Claim]] = {}
+    for claim in claims:
+        by_field.setdefault(claim.field, []).append(claim)
+    wanted = policy.fields or by_field.keys()
+    enriched = track_pb2.Track()
+    enriched.CopyFrom(track)
+    results = []
+    for path, field in FIELDS.items():
+        if path not in wanted:
+            continue
+        result = _decide(field, by_field.get(path, ()), policy)
+        if result.decision in (track_pb2.DECISION_FILLED, track_pb2.DECISION_CORRECTED):
+            write(enriched, path, result.value)
+        results.append(result)
+    return enriched, results
+
+
+def given_claims(track: track_pb2.Track, trust: Mapping[Kind, float]) -> list[Claim]:
+    """Return what the caller states as claims; `trust` is the probability by kind of field."""
+    claims = []
+    for path, field in FIELDS.items():
+        value = read(track, path)
+        if value is not None:
+            claims.append(
+                Claim(
+                    field=path,
+                    value=value,
+                    source=track_pb2.SOURCE_GIVEN,
+                    confidence=trust.get(field.kind, 0.9),
+                    basis=track_pb2.CONFIDENCE_BASIS_RULE,
+                )
+            )
+    return claims
+
+
+def agrees(field: Field, one: str, other: str) -> bool:
+    """Whether two canonical texts mean the same for this field.
+
+    Tempo: within 4 %, the octave counts. Seconds: within 1 s or 1 %. Text: without case,
+    accents' encoding and punctuation.
+    """
+    if one == other:
+        return True
+    match field.kind:
+        case Kind.TEMPO | Kind.SECONDS | Kind.NUMBER:
+            a, b = finite(one), finite(other)
+            if a is None or b is None:
+                return False
+            slack = {
+                Kind.TEMPO: 0.04 * abs(b),
+                Kind.SECONDS: max(1.0, 0.01 * abs(b)),
+                Kind.NUMBER: 0.5 * 10**-field.digits if field.digits != 1 else 0.5,
+            }[field.kind]
+            return abs(a - b) <= slack
+        case Kind.KEY | Kind.WARNING:
+            return False
+        case _:
+            return _plain(one) == _plain(other)
+
+
+def tempo_relation(one: float, other: float) -> str:
+    """Return how one tempo relates to another: "double", "half", "3/2", "2/3" or ""."""
+    for factor, name in ((2, "double"), (0.5, "half"), (1.5, "3/2"), (2 / 3, "2/3")):
+        if other > 0 and abs(one / other / factor - 1) <= 0.04:
+            return name
+    return ""
+
+
+def _plain(text: str) -> str:
+    """Fold away what does not change the meaning of a text."""
+    folded = unicodedata.normalize("NFKD", text).casefold()
+    return "".join(c for c in folded if unicodedata.category(c)[0] in "LN")
+
+
+def _weigh(field: Field, claims: Sequence[Claim]) -> list[_Candidate]:
+    """Return the values claimed, most probable first."""
+    candidates: list[_Candidate] = []
+    for claim in claims:
+        if not claim.value:
+            continue
+        for candidate in candidates:
+            if agrees(field, claim.value, candidate.value):
+                candidate.claims.append(claim)
+                break
+        else:
+            candidates.append(_Candidate(value=claim.value, claims=[claim]))
+    named = list(candidates)
+    for claim in claims:
+        for value, _ in claim.others:
+            if not any(agrees(field, value, c.value) for c in candidates):
+                candidates.append(_Candidate(value=value, claims=[claim]))
+    speaking = [claim for claim in claims if claim.value]
+    nobody = 1.0
+    weights = [1.0] * len(candidates)
+    for claim in speaking:
+        beliefs = ((claim.value, claim.confidence), *claim.others)
+        # Alternatives share only what the main value leaves.
+        room = max(1 - claim.confidence, _FLOOR)
+        total = sum(p for _, p in claim.others)
+        scale = min(1.0, room / total) if total else 0.0
+        rest = max(room - scale * total, _FLOOR)
+        nobody *= rest
+        for index, candidate in enumerate(candidates):
+            belief = rest * _UNNAMED
+            for position, (value, probability) in enumerate(beliefs):
+                if agrees(field, value, candidate.value):
+                    belief = probability if position == 0 else max(probability * scale, _FLOOR)
+                    break
+            weights[index] *= belief
+    total = sum(weights) + nobody
+    for candidate, weight in zip(candidates, weights, strict=True):
+        stated = candidate in named
+        candidate.confidence, candidate.basis = _bounded(
+            weight / total, candidate.claims if stated else [], alone=len(speaking) == 1
+        )
+    return sorted(candidates, key=lambda c: -c.confidence)
+
+
+def _bounded(
+    confidence: float, claims: Sequence[Claim], *, alone: bool
+) -> tuple[float, track_pb2.ConfidenceBasis]:
+    """Return the confidence as far as its basis carries it, and that basis."""
+    exact = track_pb2.CONFIDENCE_BASIS_EXACT
+    if any(claim.basis == exact for claim in claims):
+        return max(confidence, 1 - _FLOOR), exact
+    if alone and claims:
+        basis = claims[0].basis
+        return min(confidence, _CAPS[basis]), basis
+    fitted = [c.confidence for c in claims if c.basis == track_pb2.CONFIDENCE_BASIS_CALIBRATED]
+    ruled = any(claim.basis == track_pb2.CONFIDENCE_BASIS_RULE for claim in claims)
+    if fitted or ruled:
+        cap = max([_CAPS[track_pb2.CONFIDENCE_BASIS_RULE], *fitted])
+        return min(confidence, cap), track_pb2.CONFIDENCE_BASIS_RULE
+    basis = track_pb2.CONFIDENCE_BASIS_UNCALIBRATED
+    return min(confidence, _CAPS[basis]), basis
+
+
+def _decide(field: Field, claims: Sequence[Claim], policy: Policy) -> track_pb2.FieldResult:
+    candidates = _weigh(field, claims)
+    given = next((c for c in claims if c.source == track_pb2.SOURCE_GIVEN), None)
+    result = track_pb2.FieldResult(field=field.path)
+    if given is not None:
+        result.given_value = given.value
+    best = candidates[0] if candidates else None
+    if given is None:
+        chosen, decision = _without_given(field, best, policy)
+    else:
+        chosen, decision = _with_given(field, given, candidates, policy)
+    result.decision = decision
+    if chosen is None:
+        doubts = [claim.reason for claim in claims if claim.reason]
+        result.reason = doubts[0] if doubts else "no source says anything about it"
+    else:
+        result.value = chosen.value
+        result.confidence = round(chosen.confidence, 4)
+        result.confidence_basis = chosen.basis
+        result.source = chosen.first.source
+        if chosen.first.model:
+            result.model = chosen.first.model
+        sources = dict.fromkeys(claim.source for claim in chosen.claims)
+        result.agreed_by.extend(s for s in sources if s != chosen.first.source)
+        result.reason = _reason(field, chosen, given, decision)
+    for other in candidates:
+        if other is not chosen and len(result.alternatives) < _MAX_ALTERNATIVES:
+            result.alternatives.add(
+                value=other.value,
+                confidence=round(other.confidence, 4),
+                source=other.first.source,
+            )
+    return result
+
+
+def _without_given(
+    field: Field, best: _Candidate | None, policy: Policy
+) -> tuple[_Candidate | None, track_pb2.Decision]:
+    if best is None or best.confidence < _PROPOSE_FROM:
+        return None, track_pb2.DECISION_ABSTAINED
+    models_only = all(claim.source == track_pb2.SOURCE_MODEL for claim in best.claims)
+    if models_only and not field.decided_by_model:
+        return best, track_pb2.DECISION_PROPOSED
+    if best.confidence >= policy.min_confidence:
+        return best, track_pb2.DECISION_FILLED
+    return best, track_pb2.DECISION_PROPOSED
+
+
+def _with_given(
+    field: Field, given: Claim, candidates: Sequence[_Candidate], policy: Policy
+) -> tuple[_Candidate, track_pb2.Decision]:
+    own = next(c for c in candidates if given in c.claims)
+    best = candidates[0]
+    if own is best:
+        # The caller's spelling stands, even if a source that agrees came first.
+        own.value = given.value
+        return own, track_pb2.DECISION_KEPT
+    always = policy.overwrite == enrichment_pb2.OVERWRITE_POLICY_ALWAYS
+    confident = (
+        policy.overwrite == enrichment_pb2.OVERWRITE_POLICY_WHEN_CONFIDENT
+        and best.confidence >= policy.min_confidence
+        and not field.identity
+    )
+    models_only = all(claim.source == track_pb2.SOURCE_MODEL for claim in best.claims)
+    if (always or confident) and (field.decided_by_model or not models_only):
+        return best, track_pb2.DECISION_CORRECTED
+    if best.confidence >= _PROPOSE_FROM:
+        return best, track_pb2.DECISION_PROPOSED
+    return own, track_pb2.DECISION_KEPT
+
+
+def _reason(
+    field: Field, chosen: _Candidate, given: Claim | None, decision: track_pb2.Decision
+) -> str:
+    who = [_SOURCES[s] for s in dict.fromkeys(claim.source for claim in chosen.claims)]
+    said = " and ".join([", ".join(who[:-1]), who[-1]] if len(who) > 1 else who)
+    why = next((c.reason for c in chosen.claims if c.reason), "")
+    text = f"{said} {'say' if len(who) > 1 else 'says'} so" + (f": {why}" if why else "")
+    if given is not None and decision != track_pb2.DECISION_KEPT:
+        relation = ""
+        if field.kind is Kind.TEMPO:
+            one, other = finite(given.value), finite(chosen.value)
+            relation = tempo_relation(one, other) if one and other else ""
+        text += f"; {given.value} was given" + (f", {relation} of it" if relation else "")
+    return text

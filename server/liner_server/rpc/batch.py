@@ -1,0 +1,384 @@
+"""One batch stream: items in, results out, never more open than agreed.
+
+A reader task takes items and waits for a free place before it takes the next, so a fast sender is
+slowed by HTTP/2's own flow control. A place is free again when its result was handed to gRPC,
+which waits while the client does not read. So memory holds `max_in_flight` items, whatever the
+client does.
+"""
+
+import asyncio
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+import structlog
+from google.rpc import code_pb2
+from liner.v1 import enrichment_pb2, track_pb2
+
+from liner_server.context import RequestContext
+from liner_server.core.enricher import Enricher
+from liner_server.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    LinerError,
+    ResourceExhaustedError,
+)
+from liner_server.rpc import requests
+from liner_server.rpc.batch_records import BatchRecord, BatchRecords
+
+_log = structlog.get_logger()
+_MAX_RESULTS_A_MESSAGE = 50
+_MAX_MESSAGE_BYTES = 1 << 20
+_MAX_ITEMS = 1_000_000
+"""Ids of a batch are remembered, to refuse doubles; more items are another batch."""
+
+_RATE_WINDOW = 10.0
+
+Requests = AsyncIterator[enrichment_pb2.BatchProcessRequest]
+Responses = AsyncIterator[enrichment_pb2.BatchProcessResponse]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchLimits:
+    """What one stream may ask of the server."""
+
+    max_in_flight: int
+    item_timeout: timedelta
+    progress_interval: timedelta = timedelta(seconds=1)
+    drain: timedelta = timedelta(seconds=7)
+    """Time that open items get after the server was asked to stop."""
+
+
+class BatchRunner:
+    """Runs batch streams through the shared `Enricher` and knows how to stop them all."""
+
+    def __init__(self, enricher: Enricher, limits: BatchLimits, records: BatchRecords) -> None:
+        self._enricher = enricher
+        self._limits = limits
+        self._records = records
+        self._draining = asyncio.Event()
+
+    def drain(self) -> None:
+        """Let running streams finish what is open, tell their clients where to resume, and end."""
+        self._draining.set()
+
+    async def run(self, incoming: Requests, context: RequestContext) -> Responses:
+        """Yield one stream's responses.
+
+        Raises:
+            LinerError: the stream broke the protocol or cannot be resumed.
+
+        """
+        config = await _config(incoming)
+        record, missed = self._records.open(config, context.principal)
+        stream = _Stream(
+            enricher=self._enricher,
+            config=config,
+            limits=self._limits,
+            context=context,
+            record=record,
+            draining=self._draining,
+        )
+        try:
+            async for response in stream.responses(incoming, missed):
+                yield response
+        finally:
+            self._records.close(record)
+            await stream.stop()
+
+
+async def _config(incoming: Requests) -> enrichment_pb2.BatchConfig:
+    first = await anext(aiter(incoming), None)
+    if first is None or first.WhichOneof("request") != "config":
+        raise InvalidRequestError.of("config", "must be the first message", "CONFIG_FIRST")
+    requests.check(requests.config_violations(first.config))
+    return first.config
+
+
+class _Stream:
+    """The state of one running stream."""
+
+    def __init__(
+        self,
+        *,
+        enricher: Enricher,
+        config: enrichment_pb2.BatchConfig,
+        limits: BatchLimits,
+        context: RequestContext,
+        record: BatchRecord,
+        draining: asyncio.Event,
+    ) -> None:
+        self._enricher = enricher
+        self._options = config.options
+        self._context = context
+        self._record = record
+        self._draining = draining
+        self._ordered = config.ordered
+        self._drain_time = limits.drain
+        wanted = config.max_in_flight or limits.max_in_flight
+        self._max_in_flight = min(wanted, limits.max_in_flight)
+        self._places = asyncio.Semaphore(self._max_in_flight)
+        self._item_timeout = limits.item_timeout
+        if config.HasField("item_timeout"):
+            self._item_timeout = min(config.item_timeout.ToTimedelta(), timedelta(hours=1))
+        interval = limits.progress_interval
+        if config.HasField("progress_interval"):
+            interval = config.progress_interval.ToTimedelta()
+        self._interval = interval.total_seconds()
+
+        self._seen: set[str] = set()
+        self._received = 0
+        self._finished = 0
+        self._in_flight: set[asyncio.Task[None]] = set()
+        self._waiting: dict[int, enrichment_pb2.BatchResult] = {}
+        self._next_in_order = 0
+        self._ready: deque[enrichment_pb2.BatchResult] = deque()
+        self._wake = asyncio.Event()
+        self._reading: asyncio.Task[None] | None = None
+        self._cancelled = False
+        self._failures: Counter[str] = Counter()
+        self._needs_review = 0
+        self._from_cache = 0
+        self._usage = track_pb2.Usage()
+        self._started = time.monotonic()
+        self._marks: deque[tuple[float, int]] = deque([(self._started, 0)])
+
+    async def responses(
+        self, incoming: Requests, missed: list[enrichment_pb2.BatchResult]
+    ) -> Responses:
+        """Yield everything the client is to see, the summary or the draining notice last."""
+        yield enrichment_pb2.BatchProcessResponse(
+            opened=enrichment_pb2.BatchOpened(
+                batch_id=self._record.batch_id,
+                max_in_flight=self._max_in_flight,
+                resumed=len(missed),
+            )
+        )
+        for start in range(0, len(missed), _MAX_RESULTS_A_MESSAGE):
+            yield _results(missed[start : start + _MAX_RESULTS_A_MESSAGE])
+        self._reading = asyncio.create_task(self._read(incoming))
+        self._reading.add_done_callback(lambda _: self._wake.set())
+        async with _waking(self._draining, self._wake):
+            async for response in self._work():
+                yield response
+
+    async def _work(self) -> Responses:
+        assert self._reading is not None  # noqa: S101 - set by the only caller
+        next_progress = time.monotonic() + self._interval
+        drain_until: float | None = None
+        while True:
+            while self._ready:
+                yield _results(self._take())
+            now = time.monotonic()
+            if now >= next_progress:
+                yield enrichment_pb2.BatchProcessResponse(progress=self._progress())
+                next_progress = now + self._interval
+            if self._reading.done() and not self._reading.cancelled():
+                self._reading.result()
+            if self._draining.is_set():
+                if drain_until is None:
+                    drain_until = now + self._drain_time.total_seconds()
+                    self._reading.cancel()
+                if not self._in_flight and not self._ready:
+                    break
+                if now >= drain_until:
+                    # What is still open was not answered: the client sends it again elsewhere.
+                    break
+            elif self._reading.done() and not self._in_flight and not self._ready:
+                break
+            self._wake.clear()
+            if self._ready:
+                continue
+            limit = next_progress if drain_until is None else min(next_progress, drain_until)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, limit - time.monotonic())):
+                    await self._wake.wait()
+        yield enrichment_pb2.BatchProcessResponse(progress=self._progress())
+        if self._draining.is_set():
+            yield enrichment_pb2.BatchProcessResponse(
+                draining=enrichment_pb2.BatchDraining(
+                    batch_id=self._record.batch_id, last_sequence=self._record.sequence
+                )
+            )
+        else:
+            yield enrichment_pb2.BatchProcessResponse(summary=self._summary())
+
+    async def stop(self) -> None:
+        """Cancel all that still runs and wait until it ended."""
+        tasks = [*self._in_flight, *([self._reading] if self._reading else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _read(self, incoming: Requests) -> None:
+        async for request in incoming:
+            match request.WhichOneof("request"):
+                case "items":
+                    if self._cancelled:
+                        continue
+                    await self._take_in(request.items.items)
+                case "cancel":
+                    self._cancel(request.cancel.reason)
+                    return
+                case "config":
+                    raise InvalidRequestError.of("config", "is sent once", "CONFIG_TWICE")
+                case _:
+                    raise InvalidRequestError.of("request", "is empty", "REQUIRED")
+
+    async def _take_in(self, items: Sequence[enrichment_pb2.BatchItem]) -> None:
+        if len(items) > requests.MAX_ITEMS_A_MESSAGE:
+            raise InvalidRequestError.of(
+                "items",
+                f"{len(items)} items; at most {requests.MAX_ITEMS_A_MESSAGE} a message",
+                "TOO_MANY_ITEMS",
+            )
+        for item in items:
+            if self._record.answered(item.item_id):
+                # Finished before the stream broke; its result was sent again when it resumed.
+                continue
+            if self._received >= _MAX_ITEMS:
+                raise ResourceExhaustedError(
+                    f"a batch has at most {_MAX_ITEMS} items", reason="BATCH_TOO_LARGE"
+                )
+            await self._places.acquire()
+            position = self._received
+            self._received += 1
+            task = asyncio.create_task(self._do(item, position))
+            self._in_flight.add(task)
+            task.add_done_callback(self._left)
+
+    def _left(self, task: asyncio.Task[None]) -> None:
+        self._in_flight.discard(task)
+        self._wake.set()
+
+    async def _do(self, item: enrichment_pb2.BatchItem, position: int) -> None:
+        result = enrichment_pb2.BatchResult(item_id=item.item_id)
+        try:
+            requests.check(requests.item_violations(item))
+            if item.item_id in self._seen:
+                raise InvalidRequestError.of(
+                    "item_id", "was sent before in this batch", "ITEM_ID_DUPLICATE"
+                )
+            self._seen.add(item.item_id)
+            context = replace(
+                self._context, request_id=f"{self._context.request_id}/{position}"
+            ).until(self._item_timeout)
+            result.enriched.CopyFrom(await self._enrich(item, context))
+        except LinerError as error:
+            result.error.CopyFrom(error.to_item_error())
+        except asyncio.CancelledError:
+            if not self._cancelled:
+                raise
+            result.error.code = code_pb2.CANCELLED
+            result.error.reason = "BATCH_CANCELLED"
+            result.error.message = "the batch was cancelled"
+        except Exception as error:
+            _log.error("item failed", request_id=self._context.request_id, exc_info=error)
+            result.error.code = code_pb2.INTERNAL
+            result.error.reason = "INTERNAL"
+            result.error.message = f"internal error; request id {self._context.request_id}"
+        self._done(position, result)
+
+    async def _enrich(
+        self, item: enrichment_pb2.BatchItem, context: RequestContext
+    ) -> enrichment_pb2.EnrichMetadataResponse:
+        try:
+            async with asyncio.timeout_at(context.deadline):
+                return await self._enricher.enrich(
+                    item.track, self._options, context, operation="batch"
+                )
+        except TimeoutError as error:
+            raise DeadlineError("the item's time ran out", reason="ITEM_TIMEOUT") from error
+
+    def _done(self, position: int, result: enrichment_pb2.BatchResult) -> None:
+        if not self._ordered:
+            self._ready.append(result)
+            self._wake.set()
+            return
+        self._waiting[position] = result
+        while self._next_in_order in self._waiting:
+            self._ready.append(self._waiting.pop(self._next_in_order))
+            self._next_in_order += 1
+        self._wake.set()
+
+    def _take(self) -> list[enrichment_pb2.BatchResult]:
+        """Number and count the next results for one message, and free their places."""
+        taken: list[enrichment_pb2.BatchResult] = []
+        size = 0
+        while self._ready and len(taken) < _MAX_RESULTS_A_MESSAGE and size < _MAX_MESSAGE_BYTES:
+            result = self._ready.popleft()
+            self._record.add(result)
+            self._count(result)
+            size += result.ByteSize()
+            taken.append(result)
+            self._places.release()
+        return taken
+
+    def _count(self, result: enrichment_pb2.BatchResult) -> None:
+        self._finished += 1
+        if result.HasField("error"):
+            self._failures[result.error.reason] += 1
+            return
+        processing = result.enriched.processing
+        self._needs_review += processing.needs_review
+        self._from_cache += processing.from_cache
+        self._usage.prompt_tokens += processing.usage.prompt_tokens
+        self._usage.completion_tokens += processing.usage.completion_tokens
+        self._usage.cost_usd += processing.usage.cost_usd
+
+    def _cancel(self, reason: str) -> None:
+        self._cancelled = True
+        _log.info("batch cancelled", batch_id=self._record.batch_id, reason=reason[:256])
+        for task in self._in_flight:
+            task.cancel()
+
+    def _progress(self) -> enrichment_pb2.BatchProgress:
+        now = time.monotonic()
+        self._marks.append((now, self._finished))
+        while len(self._marks) > 2 and now - self._marks[1][0] > _RATE_WINDOW:
+            self._marks.popleft()
+        since, before = self._marks[0]
+        return enrichment_pb2.BatchProgress(
+            received=self._received,
+            finished=self._finished,
+            failed=self._failures.total(),
+            needs_review=self._needs_review,
+            in_flight=len(self._in_flight),
+            rate=round((self._finished - before) / max(now - since, 1e-3), 2),
+        )
+
+    def _summary(self) -> enrichment_pb2.BatchSummary:
+        summary = enrichment_pb2.BatchSummary(
+            received=self._received,
+            succeeded=self._finished - self._failures.total(),
+            failed=self._failures.total(),
+            needs_review=self._needs_review,
+            from_cache=self._from_cache,
+            usage=self._usage,
+            failed_by_reason=self._failures,
+            cancelled=self._cancelled,
+        )
+        summary.elapsed.FromTimedelta(timedelta(seconds=time.monotonic() - self._started))
+        return summary
+
+
+def _results(results: list[enrichment_pb2.BatchResult]) -> enrichment_pb2.BatchProcessResponse:
+    return enrichment_pb2.BatchProcessResponse(results=enrichment_pb2.BatchResults(results=results))
+
+
+@asynccontextmanager
+async def _waking(event: asyncio.Event, wake: asyncio.Event) -> AsyncIterator[None]:
+    """Set `wake` as soon as `event` is set, for as long as the context is open."""
+
+    async def forward() -> None:
+        await event.wait()
+        wake.set()
+
+    task = asyncio.create_task(forward())
+    try:
+        yield
+    finally:
+        task.cancel()

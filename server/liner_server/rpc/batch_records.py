@@ -1,0 +1,114 @@
+"""What a server remembers of its batches, so that a broken stream can go on."""
+
+import time
+import uuid
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from liner.v1 import enrichment_pb2
+
+from liner_server.context import Principal
+from liner_server.errors import FailedPreconditionError, PermissionDeniedError
+
+_KEPT_RESULTS = 2048
+"""More than fits between a server and a client that reads: what came before was received."""
+
+_KEPT_BYTES = 16 << 20
+
+
+@dataclass(kw_only=True)
+class BatchRecord:
+    """One batch: its newest results and the number of the last."""
+
+    batch_id: str
+    owner: str
+    sequence: int = 0
+    used: float = 0.0
+    open: bool = False
+    _kept: deque[enrichment_pb2.BatchResult] = field(default_factory=deque)
+    _answered: set[str] = field(default_factory=set)
+    _bytes: int = 0
+
+    def add(self, result: enrichment_pb2.BatchResult) -> None:
+        """Give a result its sequence and keep it until newer ones take its place."""
+        self.sequence += 1
+        result.sequence = self.sequence
+        self._kept.append(result)
+        self._bytes += result.ByteSize()
+        while len(self._kept) > _KEPT_RESULTS or self._bytes > _KEPT_BYTES:
+            self._bytes -= self._kept.popleft().ByteSize()
+
+    def resume(self, after: int) -> list[enrichment_pb2.BatchResult]:
+        """Return the results that come after a sequence.
+
+        Raises:
+            FailedPreconditionError: they are no longer all here, or there never were so many.
+
+        """
+        oldest = self._kept[0].sequence if self._kept else self.sequence + 1
+        if not oldest - 1 <= after <= self.sequence:
+            raise FailedPreconditionError(
+                f"batch {self.batch_id} can be resumed after {oldest - 1} to {self.sequence}, "
+                f"not {after}; send what is unfinished as a new batch",
+                reason="RESUME_POINT_LOST",
+            )
+        self._answered = {result.item_id for result in self._kept}
+        return [result for result in self._kept if result.sequence > after]
+
+    def answered(self, item_id: str) -> bool:
+        """Whether the item was finished before the stream was resumed."""
+        return item_id in self._answered
+
+
+class BatchRecords:
+    """The batches of this process, the newest 256, each for a while after it was last used."""
+
+    def __init__(self, keep: timedelta, *, most: int = 256) -> None:
+        self._keep = keep.total_seconds()
+        self._most = most
+        self._records: OrderedDict[str, BatchRecord] = OrderedDict()
+
+    def open(
+        self, config: enrichment_pb2.BatchConfig, principal: Principal
+    ) -> tuple[BatchRecord, list[enrichment_pb2.BatchResult]]:
+        """Return the batch that a config names or begins, and the results to send again.
+
+        Raises:
+            FailedPreconditionError: it is open elsewhere, or its resume point is lost.
+            PermissionDeniedError: it is another principal's.
+
+        """
+        self._forget()
+        record = self._records.get(config.batch_id)
+        if record is None:
+            if config.resume_after:
+                raise FailedPreconditionError(
+                    f"nothing is known of batch {config.batch_id}; "
+                    "send what is unfinished as a new batch",
+                    reason="RESUME_POINT_LOST",
+                )
+            record = BatchRecord(batch_id=config.batch_id or uuid.uuid4().hex, owner=principal.name)
+        if record.owner != principal.name:
+            raise PermissionDeniedError("of the batch's owner")
+        if record.open:
+            raise FailedPreconditionError(
+                f"batch {record.batch_id} is open on another stream", reason="BATCH_OPEN"
+            )
+        missed = record.resume(config.resume_after)
+        record.open = True
+        self._records[record.batch_id] = record
+        self._records.move_to_end(record.batch_id)
+        return record, missed
+
+    def close(self, record: BatchRecord) -> None:
+        """Say that the batch's stream ended; it may be resumed from now on."""
+        record.open = False
+        record.used = time.monotonic()
+
+    def _forget(self) -> None:
+        now = time.monotonic()
+        for batch_id, record in list(self._records.items()):
+            stale = now - record.used > self._keep or len(self._records) > self._most
+            if not record.open and stale:
+                del self._records[batch_id]

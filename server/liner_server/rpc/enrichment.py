@@ -1,0 +1,125 @@
+"""EnrichmentService on the wire: checks, admission, and the shared core behind it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+import grpc
+from liner.v1 import enrichment_pb2, enrichment_pb2_grpc
+
+from liner_server.context import current
+from liner_server.core.enricher import Enricher
+from liner_server.errors import (
+    FailedPreconditionError,
+    ResourceExhaustedError,
+    UnimplementedError,
+)
+from liner_server.rpc import requests
+from liner_server.rpc.batch import BatchRunner
+from liner_server.telemetry import Telemetry
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
+    """Answers EnrichmentService through one `Enricher`, whichever RPC the track came by."""
+
+    def __init__(
+        self,
+        *,
+        enricher: Enricher,
+        batches: BatchRunner,
+        telemetry: Telemetry,
+        flags: enrichment_pb2.FeatureFlags,
+        max_in_flight: int,
+    ) -> None:
+        self._enricher = enricher
+        self._batches = batches
+        self._telemetry = telemetry
+        self._flags = flags
+        self._free = max_in_flight
+
+    async def EnrichMetadata(  # noqa: N802 - the contract's name
+        self, request: enrichment_pb2.EnrichMetadataRequest, context: _Context
+    ) -> enrichment_pb2.EnrichMetadataResponse:
+        """Enrich one track within the caller's deadline."""
+        requests.check(requests.enrich_violations(request))
+        async with self._admitted():
+            return await self._enricher.enrich(request.track, request.options, current.get())
+
+    async def ValidateMetadata(  # noqa: N802 - the contract's name
+        self, request: enrichment_pb2.ValidateMetadataRequest, context: _Context
+    ) -> enrichment_pb2.ValidateMetadataResponse:
+        """Judge one track's metadata."""
+        requests.check(requests.validate_violations(request))
+        async with self._admitted():
+            return await self._enricher.validate(request.track, request.profile, current.get())
+
+    async def BatchProcess(  # noqa: N802 - the contract's name
+        self,
+        request_iterator: AsyncIterator[enrichment_pb2.BatchProcessRequest],
+        context: _Context,
+    ) -> AsyncIterator[enrichment_pb2.BatchProcessResponse]:
+        """Enrich many tracks over one stream."""
+        if not self._flags.enable_batch_processing:
+            raise FailedPreconditionError(
+                "ENABLE_BATCH_PROCESSING is off", reason="BATCH_PROCESSING_OFF"
+            )
+        async for response in self._batches.run(request_iterator, current.get()):
+            yield response
+
+    async def SubmitEnrichment(  # noqa: N802 - the contract's name
+        self, request: enrichment_pb2.SubmitEnrichmentRequest, context: _Context
+    ) -> enrichment_pb2.SubmitEnrichmentResponse:
+        """Refuse: the queue is not part of this release."""
+        raise UnimplementedError("SubmitEnrichment (the queue)")
+
+    async def GetEnrichment(  # noqa: N802 - the contract's name
+        self, request: enrichment_pb2.GetEnrichmentRequest, context: _Context
+    ) -> enrichment_pb2.GetEnrichmentResponse:
+        """Refuse: stored results are not part of this release."""
+        raise UnimplementedError("GetEnrichment (stored results)")
+
+    async def ListEnrichments(  # noqa: N802 - the contract's name
+        self, request: enrichment_pb2.ListEnrichmentsRequest, context: _Context
+    ) -> enrichment_pb2.ListEnrichmentsResponse:
+        """Refuse: stored results are not part of this release."""
+        raise UnimplementedError("ListEnrichments (stored results)")
+
+    async def ReviewEnrichment(  # noqa: N802 - the contract's name
+        self, request: enrichment_pb2.ReviewEnrichmentRequest, context: _Context
+    ) -> enrichment_pb2.ReviewEnrichmentResponse:
+        """Refuse: editors' reviews are not part of this release."""
+        raise UnimplementedError("ReviewEnrichment (editors' reviews)")
+
+    async def ListModels(  # noqa: N802 - the contract's name
+        self, request: enrichment_pb2.ListModelsRequest, context: _Context
+    ) -> enrichment_pb2.ListModelsResponse:
+        """List the configured models and the flags in force."""
+        response = enrichment_pb2.ListModelsResponse(flags=self._flags)
+        for provider in self._enricher.providers:
+            response.models.add(
+                name=provider.name,
+                version=provider.version,
+                ready=True,
+                hears_audio=provider.hears_audio,
+                role="measurement",
+                fields=provider.fields,
+            )
+        return response
+
+    @asynccontextmanager
+    async def _admitted(self) -> AsyncIterator[None]:
+        """Let in as many calls as the settings allow; a queue here would only hide overload."""
+        if self._free <= 0:
+            raise ResourceExhaustedError(
+                "too many calls in flight", reason="OVERLOADED", retry_after=timedelta(seconds=1)
+            )
+        self._free -= 1
+        self._telemetry.in_flight.inc()
+        try:
+            yield
+        finally:
+            self._free += 1
+            self._telemetry.in_flight.dec()

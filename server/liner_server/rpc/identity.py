@@ -1,0 +1,178 @@
+"""Who calls, and what they may do: static bearer tokens and one table of roles.
+
+Without a tokens file the server is bound to loopback (settings refuse anything else) and every
+caller is the local principal with all roles.
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from liner_server.context import Principal
+from liner_server.errors import PermissionDeniedError, UnauthenticatedError
+from liner_server.settings import SettingsError
+
+LOCAL = Principal(name="local", roles=frozenset({"admin"}))
+"""Whoever can reach a loopback server without authentication."""
+
+NOBODY = Principal(name="nobody", roles=frozenset())
+"""Whoever calls a method that is open to all."""
+
+OPEN = ""
+"""The role of methods that need none."""
+
+_ENRICHMENT = "/liner.v1.EnrichmentService/"
+_QUEUE = "/liner.v1.QueueAdmin/"
+_STORAGE = "/liner.v1.StorageService/"
+_EXPERIMENT = "/liner.v1.ExperimentAdmin/"
+_REFLECTION = "/grpc.reflection.v1alpha.ServerReflection/"
+_CHANNELZ = "/grpc.channelz.v1.Channelz/"
+
+ROLE_OF_METHOD: Mapping[str, str] = {
+    "/grpc.health.v1.Health/Check": OPEN,
+    "/grpc.health.v1.Health/Watch": OPEN,
+    "/grpc.health.v1.Health/List": OPEN,
+    _ENRICHMENT + "EnrichMetadata": "enrich",
+    _ENRICHMENT + "ValidateMetadata": "enrich",
+    _ENRICHMENT + "BatchProcess": "enrich",
+    _ENRICHMENT + "SubmitEnrichment": "enrich",
+    _ENRICHMENT + "GetEnrichment": "enrich",
+    _ENRICHMENT + "ListEnrichments": "enrich",
+    _ENRICHMENT + "ReviewEnrichment": "review",
+    _ENRICHMENT + "ListModels": "enrich",
+    _QUEUE + "GetStats": "queue.read",
+    _QUEUE + "WatchStats": "queue.read",
+    _QUEUE + "ListMessages": "queue.read",
+    _QUEUE + "GetMessage": "queue.read",
+    _QUEUE + "ListDeadLetters": "queue.read",
+    _QUEUE + "PauseQueue": "queue.admin",
+    _QUEUE + "ResumeQueue": "queue.admin",
+    _QUEUE + "RetryMessage": "queue.admin",
+    _QUEUE + "ReplayDeadLetters": "queue.admin",
+    _QUEUE + "PurgeDeadLetters": "queue.admin",
+    _STORAGE + "Upload": "objects.write",
+    _STORAGE + "QueryUpload": "objects.write",
+    _STORAGE + "Download": "objects.read",
+    _STORAGE + "StatObject": "objects.read",
+    _STORAGE + "ListObjects": "objects.read",
+    _STORAGE + "GetSignedURL": "objects.write",
+    _STORAGE + "Delete": "objects.admin",
+    _EXPERIMENT + "GetReport": "experiment.read",
+    _EXPERIMENT + "ListExperiments": "experiment.read",
+    _EXPERIMENT + "SetTraffic": "experiment.admin",
+    _REFLECTION + "ServerReflectionInfo": "operator",
+    _CHANNELZ + "GetTopChannels": "operator",
+    _CHANNELZ + "GetServers": "operator",
+    _CHANNELZ + "GetServer": "operator",
+    _CHANNELZ + "GetServerSockets": "operator",
+    _CHANNELZ + "GetChannel": "operator",
+    _CHANNELZ + "GetSubchannel": "operator",
+    _CHANNELZ + "GetSocket": "operator",
+}
+"""The role each method needs. A method that is not here is refused to all but admins; a test
+holds the table against the contract."""
+
+ROLES = frozenset(ROLE_OF_METHOD.values()) - {OPEN} | {"admin"}
+"""Every role that a token may carry."""
+
+_LINE = re.compile(r"^([0-9a-f]{64})\s+([A-Za-z0-9._@-]{1,64})\s+([a-z.,]+)$")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    digest: bytes
+    principal: Principal
+
+
+class TokenAuthenticator:
+    """Knows callers by the SHA-256 of their bearer token; the tokens themselves are kept nowhere."""
+
+    def __init__(self, entries: Sequence[_Entry]) -> None:
+        self._entries = tuple(entries)
+
+    @classmethod
+    def from_file(cls, path: Path) -> "TokenAuthenticator":
+        """Read `SHA256 NAME ROLE,ROLE` lines; blank lines and # comments are passed over.
+
+        Raises:
+            SettingsError: the file cannot be read or a line is wrong; the text says which.
+
+        """
+        try:
+            lines = path.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(f"LINER_TOKENS_FILE: {path} cannot be read: {error}") from error
+        entries = [
+            _entry(path, number, line)
+            for number, line in enumerate(lines, 1)
+            if line.strip() and not line.startswith("#")
+        ]
+        if not entries:
+            raise SettingsError(f"LINER_TOKENS_FILE: {path} holds no token")
+        return cls(entries)
+
+    def principal_of(self, authorization: Sequence[str]) -> Principal:
+        """Return who carries this `authorization` metadata.
+
+        Raises:
+            UnauthenticatedError: none, several, malformed or unknown; one text for all.
+
+        """
+        if len(authorization) != 1:
+            raise UnauthenticatedError
+        scheme, _, token = authorization[0].partition(" ")
+        if scheme.lower() != "bearer" or not 16 <= len(token) <= 512:
+            raise UnauthenticatedError
+        digest = hashlib.sha256(token.encode()).digest()
+        found: Principal | None = None
+        # Every entry is compared, so that time tells nothing about which one matched.
+        for entry in self._entries:
+            if hmac.compare_digest(digest, entry.digest):
+                found = entry.principal
+        if found is None:
+            raise UnauthenticatedError
+        return found
+
+
+def authorise(principal: Principal, method: str) -> None:
+    """Let the principal pass if it may call this method.
+
+    Raises:
+        PermissionDeniedError: it may not.
+
+    """
+    role = ROLE_OF_METHOD.get(method, "admin")
+    if role != OPEN and not principal.may(role):
+        raise PermissionDeniedError(role)
+
+
+def new_token(name: str, roles: Sequence[str]) -> tuple[str, str]:
+    """Return a fresh token and the line that lets the tokens file know it.
+
+    Raises:
+        ValueError: the name or a role cannot be used.
+
+    """
+    unknown = sorted(set(roles) - ROLES)
+    if unknown or not roles:
+        raise ValueError(f"roles are {', '.join(sorted(ROLES))}")
+    token = secrets.token_urlsafe(32)
+    line = f"{hashlib.sha256(token.encode()).hexdigest()} {name} {','.join(roles)}"
+    if not _LINE.match(line):
+        raise ValueError("a name is 1 to 64 letters, digits or any of . _ @ -")
+    return token, line
+
+
+def _entry(path: Path, number: int, line: str) -> _Entry:
+    match = _LINE.match(line.strip())
+    roles = frozenset(match[3].split(",")) if match else frozenset()
+    if match is None or not roles <= ROLES:
+        raise SettingsError(
+            f"LINER_TOKENS_FILE: line {number} of {path} is not `SHA256 NAME ROLE,ROLE` "
+            f"with roles of {', '.join(sorted(ROLES))}"
+        )
+    return _Entry(digest=bytes.fromhex(match[1]), principal=Principal(name=match[2], roles=roles))

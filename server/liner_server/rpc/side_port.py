@@ -1,0 +1,44 @@
+"""The HTTP side port: /metrics for Prometheus, /healthz for probes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from aiohttp import web
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+
+
+@asynccontextmanager
+async def side_port(
+    address: str, *, registry: CollectorRegistry, healthy: Callable[[], bool]
+) -> AsyncIterator[int]:
+    """Serve the side port while the context is open; yields the port in use.
+
+    Raises:
+        OSError: the address is taken or cannot be bound.
+
+    """
+
+    async def metrics(request: web.Request) -> web.Response:
+        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        body = await asyncio.to_thread(encode, registry)
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def health(request: web.Request) -> web.Response:
+        if healthy():
+            return web.Response(text="ok\n")
+        return web.Response(text="stopping\n", status=503)
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/healthz", health)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    try:
+        host, _, port = address.rpartition(":")
+        site = web.TCPSite(runner, host.strip("[]"), int(port))
+        await site.start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

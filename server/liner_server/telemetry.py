@@ -1,0 +1,73 @@
+"""Every metric Liner exports, in one place; names and labels are fixed by the contract.
+
+No label holds what a user typed: models are configured names, operations method names, outcomes
+and reasons come from our own error tree.
+"""
+
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.process_collector import ProcessCollector
+from py_grpc_prometheus import server_metrics
+
+LATENCY_BUCKETS = (0.1, 0.5, 1, 2, 5, 10)
+
+
+class Telemetry:
+    """The metrics of one server, on a registry of their own so that tests may start many."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        # py-grpc-prometheus serves only the synchronous server, so its definitions are taken and
+        # filled by our own interceptor: dashboards made for it keep working.
+        self._grpc: dict[str, Any] = server_metrics.init_metrics(self.registry)
+        self.grpc_started: Counter = self._grpc["grpc_server_started_counter"]
+        self.grpc_received: Counter = self._grpc["grpc_server_stream_msg_received"]
+        self.grpc_sent: Counter = self._grpc["grpc_server_stream_msg_sent"]
+        self.grpc_seconds: Histogram = self._grpc["grpc_server_handled_histogram"]
+        self.grpc_handled: Counter = server_metrics.get_grpc_server_handled_counter(
+            False,
+            self.registry,
+        )
+        self.processing_latency = Histogram(
+            "ai_processing_latency_seconds",
+            "Time taken for AI processing",
+            ("model", "operation"),
+            buckets=LATENCY_BUCKETS,
+            registry=self.registry,
+        )
+        self.requests = Counter(
+            "ai_requests_total",
+            "Tracks asked for, by how they ended",
+            ("model", "operation", "outcome"),
+            registry=self.registry,
+        )
+        self.confidence = Gauge(
+            "ai_confidence_score",
+            "Mean confidence of the newest answers of a model (exponential, weight 0.1)",
+            ("model",),
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "liner_in_flight",
+            "Enrichments and validations being worked on",
+            registry=self.registry,
+        )
+        self.event_loop_lag = Gauge(
+            "liner_event_loop_lag_seconds",
+            "Longest time the event loop was late in the last second",
+            registry=self.registry,
+        )
+        self._means: dict[str, float] = {}
+
+    def answered(self, model: str, operation: str, outcome: str, seconds: float) -> None:
+        """Count one track and the time it took; `outcome` is "ok" or an error's reason."""
+        self.requests.labels(model, operation, outcome).inc()
+        self.processing_latency.labels(model, operation).observe(seconds)
+
+    def confident(self, model: str, confidence: float) -> None:
+        """Let one answer's confidence move its model's mean."""
+        mean = self._means.get(model, confidence)
+        self._means[model] = mean + 0.1 * (confidence - mean)
+        self.confidence.labels(model).set(self._means[model])
