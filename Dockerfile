@@ -21,8 +21,8 @@ RUN /opt/liner/bin/pip install --no-deps --no-build-isolation . \
 
 FROM ${BASE}
 COPY --from=build /opt/liner /opt/liner
-# Reachable from outside the container, so the server refuses to start until authentication is
-# configured. Embedded queue, objects and results live in the data directory: mount a volume there.
+# Reachable from outside the container, so the server refuses to start until LINER_TOKENS_FILE names
+# a file of tokens. Every embedded file lives in the data directory: mount a volume there.
 ENV PATH=/opt/liner/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     LINER_GRPC_ADDRESS=0.0.0.0:50051 \
