@@ -14,7 +14,13 @@ from google.rpc import code_pb2
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_client.connection import Connection, new_request_id
-from liner_client.errors import LinerError, ResourceExhaustedError, UnavailableError, from_call
+from liner_client.errors import (
+    FailedPreconditionError,
+    LinerError,
+    ResourceExhaustedError,
+    UnavailableError,
+    from_call,
+)
 
 BatchEvent: TypeAlias = (
     enrichment_pb2.BatchOpened
@@ -80,6 +86,8 @@ async def run_batch(
             except LinerError as failure:
                 if not _passes(failure):
                     raise
+                if failure.reason == "RESUME_POINT_LOST":
+                    batch.begin_anew()
                 error = failure
             if attempt == 0:
                 broken_since = time.monotonic()
@@ -97,6 +105,9 @@ def _passes(error: LinerError) -> bool:
     """Whether another stream may go on where this one broke."""
     if isinstance(error, ResourceExhaustedError):
         return error.retry_delay is not None
+    if isinstance(error, FailedPreconditionError):
+        # Another server, which never saw the batch; or one that has not yet missed this client.
+        return error.reason in ("RESUME_POINT_LOST", "BATCH_OPEN")
     # A CANCELLED that this side did not cause is a connection that went away.
     return isinstance(error, UnavailableError) or error.code == code_pb2.CANCELLED
 
@@ -194,6 +205,11 @@ class _Batch:
         self._window = chunk_items
         self._unanswered: dict[str, enrichment_pb2.BatchItem] = {}
         self._answered = asyncio.Event()
+
+    def begin_anew(self) -> None:
+        """Go on as a new batch: only what is unanswered is sent, so nothing is answered twice."""
+        self._config.batch_id = str(uuid.uuid4())
+        self._config.resume_after = 0
 
     async def stream(self) -> AsyncGenerator[BatchEvent, None]:
         """Yield the events of one stream until it ends, well or not."""

@@ -91,7 +91,7 @@ class LinerClient:
         self,
         track: track_pb2.Track,
         *,
-        profile: enrichment_pb2.DeliveryProfile.ValueType = enrichment_pb2.DELIVERY_PROFILE_UNSPECIFIED,
+        profile: enrichment_pb2.DeliveryProfile.ValueType = enrichment_pb2.DELIVERY_PROFILE_MINIMAL,
         deadline: timedelta | None = None,
         request_id: str | None = None,
     ) -> enrichment_pb2.ValidateMetadataResponse:
