@@ -1,0 +1,125 @@
+"""Many inputs through one batch: audio is sent ahead while results come back."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+from google.rpc import code_pb2
+from liner.v1 import enrichment_pb2, track_pb2
+
+from liner_client.client import LinerClient
+from liner_client.errors import (
+    LinerError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+    to_item,
+)
+from liner_client.inputs import Entry
+from liner_client.records import Outcome
+
+UPLOADS_AHEAD = 4
+"""Uploads at once: enough to keep a server listening, few enough to keep memory low."""
+
+STOPPING = (UnavailableError, UnauthenticatedError, PermissionDeniedError)
+"""What fails for one input would fail for all."""
+
+
+async def stored_track(liner: LinerClient, entry: Entry) -> track_pb2.Track | track_pb2.Error:
+    """Return the entry's track with its audio stored, or why it could not be."""
+    track = track_pb2.Track()
+    track.CopyFrom(entry.track)
+    if entry.path is None:
+        return track
+    try:
+        stored = await liner.upload_file(entry.path)
+    except STOPPING:
+        raise
+    except LinerError as error:
+        return to_item(error)
+    except OSError as error:
+        return track_pb2.Error(
+            code=code_pb2.NOT_FOUND,
+            reason="FILE_UNREADABLE",
+            message=error.strerror or "the file cannot be read",
+        )
+    track.audio.object_name = stored.object_name
+    track.audio.file_name = entry.row.get("path", entry.path.name).rsplit("/", 1)[-1]
+    return track
+
+
+async def enrich_entries(
+    liner: LinerClient,
+    entries: Sequence[Entry],
+    *,
+    options: enrichment_pb2.EnrichOptions,
+    ordered: bool,
+) -> AsyncGenerator[Outcome | enrichment_pb2.BatchProgress | enrichment_pb2.BatchSummary, None]:
+    """Yield one outcome an entry, in between how the batch stands, and its summary last.
+
+    An input that fails is an outcome like any other; only what would fail for all of them is
+    raised. With `ordered` the outcomes come in the order of the entries.
+    """
+    failed: deque[Outcome] = deque()
+    by_id = {entry.item_id: entry for entry in entries}
+
+    async def items() -> AsyncGenerator[tuple[str, track_pb2.Track], None]:
+        waiting = deque(entries)
+        ahead: deque[tuple[Entry, asyncio.Task[track_pb2.Track | track_pb2.Error]]] = deque()
+        try:
+            while waiting or ahead:
+                while waiting and len(ahead) < UPLOADS_AHEAD:
+                    entry = waiting.popleft()
+                    ahead.append((entry, asyncio.ensure_future(stored_track(liner, entry))))
+                entry, task = ahead.popleft()
+                ready = await task
+                if isinstance(ready, track_pb2.Track):
+                    yield entry.item_id, ready
+                else:
+                    failed.append(Outcome(entry=entry, error=ready))
+        finally:
+            for _, task in ahead:
+                task.cancel()
+            await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
+
+    config = enrichment_pb2.BatchConfig(options=options, ordered=ordered)
+    order = _Order(entries if ordered else None)
+    async with aclosing(liner.enrich_many(items(), config=config)) as events:
+        async for event in events:
+            while failed:
+                for outcome in order.release(failed.popleft()):
+                    yield outcome
+            if isinstance(event, enrichment_pb2.BatchResult):
+                entry = by_id[event.item_id]
+                for outcome in order.release(_outcome(entry, event)):
+                    yield outcome
+            elif not isinstance(event, enrichment_pb2.BatchOpened):
+                yield event
+
+
+def _outcome(entry: Entry, result: enrichment_pb2.BatchResult) -> Outcome:
+    if result.HasField("enriched"):
+        return Outcome(entry=entry, answer=result.enriched)
+    return Outcome(entry=entry, error=result.error)
+
+
+class _Order:
+    """Holds outcomes back until all before them are there; lets them pass when there is no order.
+
+    The server keeps the order of what it was sent; what failed here has to be put in between.
+    """
+
+    def __init__(self, entries: Sequence[Entry] | None) -> None:
+        self._expected = None if entries is None else deque(entry.item_id for entry in entries)
+        self._held: dict[str, Outcome] = {}
+
+    def release(self, outcome: Outcome) -> list[Outcome]:
+        """Return what may go now that this outcome is there."""
+        if self._expected is None:
+            return [outcome]
+        self._held[outcome.entry.item_id] = outcome
+        released = []
+        while self._expected and self._expected[0] in self._held:
+            released.append(self._held.pop(self._expected.popleft()))
+        return released
