@@ -6,7 +6,6 @@ never in memory. Time is counted in decoded samples.
 """
 
 from collections.abc import Iterator
-from fractions import Fraction
 from types import TracebackType
 from typing import Any, BinaryIO, NoReturn, Self
 
@@ -58,6 +57,11 @@ _CODECS = {
 _CODEC_NAMES = {"mp3float": "mp3", "mp2float": "mp2", "mp1float": "mp1"}
 _LOSSLESS_BITS = {"flac": 24, "alac": 24}
 
+_LOUDEST = 64.0
+"""36 dB over full scale: floats beyond it are damage, and their squares would overflow sums."""
+
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
+
 _BLOCK_SECONDS = 1
 _MAX_DAMAGED_PACKETS = 500
 """A file with more is given up on: it is noise behind a good header."""
@@ -89,7 +93,7 @@ class Decoding:
         self._container_kind = sniffed.container
         self._stated = read_stated(file, sniffed, size=size)
         self._damaged = 0
-        self._seconds = Fraction(0)
+        self._samples = 0
         try:
             self._container = av.open(
                 _View(file, sniffed.offset),
@@ -114,7 +118,7 @@ class Decoding:
         self.codec = _CODEC_NAMES.get(context.name, context.name)
         self.sample_rate_hz = context.sample_rate
         self.channels = context.channels
-        self.layout = context.layout.name
+        self.layout = _known_layout(context.layout.name, self.channels)
         self.bit_depth = self._bit_depth()
 
     def __enter__(self) -> Self:
@@ -131,7 +135,7 @@ class Decoding:
     @property
     def duration_seconds(self) -> float:
         """Seconds decoded so far, from samples."""
-        return float(self._seconds)
+        return self._samples / self.sample_rate_hz
 
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield about a second at a time at the file's own rate, shaped (channels, samples).
@@ -155,7 +159,7 @@ class Decoding:
                 pending, held = [], 0
         if held:
             yield _join(pending)
-        if not self._seconds:
+        if not self._samples:
             if self._damaged or self._stated.cut:
                 raise BrokenAudioError("not one sample of it can be decoded")
             raise EmptyAudioError("it decodes to no samples")
@@ -222,12 +226,12 @@ class Decoding:
 
     def _arrays(self) -> Iterator[NDArray[np.float32]]:
         """Decoded frames, all brought to the rate and channels of the file."""
-        limit = Fraction(self._limits.max_duration.total_seconds())
+        most = self._limits.max_duration.total_seconds() * self.sample_rate_hz
         converter = _Converter(self.sample_rate_hz, self.layout, self.channels)
         for frame in self._frames():
             for samples in converter.convert(frame):
-                self._seconds += Fraction(samples.shape[1], self.sample_rate_hz)
-                if self._seconds > limit:
+                self._samples += samples.shape[1]
+                if self._samples > most:
                     raise TooLongError(
                         f"longer than {spell(self._limits.max_duration)}, the most Liner listens to"
                     )
@@ -249,6 +253,15 @@ class Decoding:
                 self._damaged += 1
                 if self._damaged > _MAX_DAMAGED_PACKETS:
                     return
+
+
+def _known_layout(name: str, channels: int) -> str:
+    """The stream's own layout, or the usual one for streams that do not say where channels go."""
+    try:
+        usual = len(av.AudioLayout(name).channels) == channels and not name.endswith("channels")
+    except (ValueError, FFmpegError):
+        usual = False
+    return name if usual else _LAYOUTS.get(channels, f"{channels}c")
 
 
 class _Converter:
@@ -280,24 +293,24 @@ class _Converter:
 
 def _to_float(frame: AudioFrame) -> NDArray[np.float32]:
     raw = frame.to_ndarray()
-    name = frame.format.name
     if not frame.format.is_planar:
         raw = raw.reshape(-1, len(frame.layout.channels)).T
-    samples = raw.astype(np.float32)
-    kind = name.removesuffix("p")
+    samples = raw.astype(np.float32, copy=False)
+    kind = frame.format.name.removesuffix("p")
     if kind == "u8":
         samples -= 128.0
     scale = _SCALES.get(kind)
     if scale is not None:
         samples *= np.float32(scale)
-    elif not np.isfinite(samples).all():
-        # A float file may hold anything; infinities would spoil every later figure.
-        samples = np.nan_to_num(samples, nan=0.0, posinf=0.0, neginf=0.0)
     return samples
 
 
 def _join(arrays: list[NDArray[np.float32]]) -> NDArray[np.float32]:
-    return np.concatenate(arrays, axis=1) if len(arrays) > 1 else arrays[0]
+    block = np.concatenate(arrays, axis=1)
+    if not np.isfinite(block).all():
+        # A float file may hold anything; infinities would spoil every later figure.
+        block = np.nan_to_num(block, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+    return np.clip(block, -_LOUDEST, _LOUDEST, out=block)
 
 
 class _View:

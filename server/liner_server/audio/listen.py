@@ -5,6 +5,7 @@ and hands hostile bytes to C code.
 """
 
 import hashlib
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -15,6 +16,9 @@ from numpy.typing import NDArray
 
 from liner_server.audio.decode import Decoding
 from liner_server.audio.errors import EmptyAudioError, TooLargeError
+from liner_server.audio.fingerprinter import SECONDS, fingerprint
+from liner_server.audio.gate import classify_content
+from liner_server.audio.key import estimate_key
 from liner_server.audio.limits import Limits
 from liner_server.audio.loudness import LoudnessMeter
 from liner_server.audio.measurements import (
@@ -29,9 +33,13 @@ from liner_server.audio.measurements import (
 )
 from liner_server.audio.sniff import EXTENSIONS, Container, sniff
 from liner_server.audio.tags import read_tags
+from liner_server.audio.technical import TechnicalMeter
+from liner_server.audio.tempo import estimate_tempo
 from liner_server.audio.windows import ANALYSIS_RATE_HZ, Windows
 
 _CHUNK = 1 << 20
+_CANCELLED = 1e-4
+"""Share of the energy that is left when two channels are each other's negative."""
 
 
 def listen(path: Path, *, name: str, limits: Limits) -> Listening:
@@ -54,7 +62,7 @@ def listen(path: Path, *, name: str, limits: Limits) -> Listening:
         sha256, crc32c = _digests(file)
         tags = read_tags(file)
         with Decoding(file, sniffed, size=size, limits=limits) as decoding:
-            loudness, technical, signal = _hear(decoding)
+            heard = _hear(decoding)
             problems = decoding.problems()
             duration = decoding.duration_seconds
             form = Format(
@@ -71,16 +79,9 @@ def listen(path: Path, *, name: str, limits: Limits) -> Listening:
             )
     if not _extension_fits(name, sniffed.container):
         problems += (Problem.AUDIO_EXTENSION_MISMATCH,)
-    try:
-        from liner_server.audio.gate import classify_content
-        from liner_server.audio.key import estimate_key
-        from liner_server.audio.tempo import estimate_tempo
-    except ModuleNotFoundError:
-        content, content_score = Content.NOISE, 0.0
-    else:
-        content, content_score = classify_content(signal)
+    content, content_score = classify_content(heard.signal)
     if content is Content.MUSIC:
-        tempo, key = estimate_tempo(signal), estimate_key(signal)
+        tempo, key = estimate_tempo(heard.signal), estimate_key(heard.signal)
     else:
         doubt = f"{content.value}, not music"
         tempo, key = Tempo(bpm=None, score=0.0, doubt=doubt), Key(key=None, score=0.0, doubt=doubt)
@@ -91,23 +92,48 @@ def listen(path: Path, *, name: str, limits: Limits) -> Listening:
         content_score=content_score,
         tempo=tempo,
         key=key,
-        loudness=loudness,
-        technical=technical,
+        loudness=heard.loudness,
+        technical=heard.technical,
         problems=problems,
+        fingerprint=heard.fingerprint,
     )
 
 
-def _hear(decoding: Decoding) -> tuple[Loudness, Technical, NDArray[np.float32]]:
+@dataclass(frozen=True)
+class _Heard:
+    loudness: Loudness
+    technical: Technical
+    fingerprint: bytes
+    signal: NDArray[np.float32]
+    """What tempo, key and content are judged on: mono at 22,050 Hz."""
+
+
+def _hear(decoding: Decoding) -> _Heard:
     """Run all that listens block by block, once over the file."""
-    rate = decoding.sample_rate_hz
-    meter = LoudnessMeter(sample_rate_hz=rate, channels=decoding.channels)
+    rate, channels = decoding.sample_rate_hz, decoding.channels
+    meter = LoudnessMeter(sample_rate_hz=rate, channels=channels, layout=decoding.layout)
+    faults = TechnicalMeter(sample_rate_hz=rate, channels=channels)
     resampler = soxr.ResampleStream(rate, ANALYSIS_RATE_HZ, 1, dtype="float32", quality="MQ")
-    windows = Windows()
+    windows, start = Windows(), Windows(window_seconds=SECONDS, max_windows=1)
+
     for block in decoding.blocks():
         meter.add(block)
-        windows.add(resampler.resample_chunk(block.mean(axis=0)))
-    windows.add(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-    return meter.result(), Technical(), windows.signal()
+        faults.add(block)
+        mono = resampler.resample_chunk(_mono(block))
+        windows.add(mono)
+        start.add(mono)
+    rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
+    windows.add(rest)
+    start.add(rest)
+    return _Heard(meter.result(), faults.result(), fingerprint(start.signal()), windows.signal())
+
+
+def _mono(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The mean of the channels; one of them where they cancel each other out."""
+    mono: NDArray[np.float32] = block.mean(axis=0)
+    if block.shape[0] == 2 and np.vdot(mono, mono) < _CANCELLED * np.vdot(block, block):
+        return np.ascontiguousarray(block[0])
+    return mono
 
 
 def _digests(file: BinaryIO) -> tuple[str, int]:

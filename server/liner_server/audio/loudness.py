@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from fractions import Fraction
 
-import av
 import numpy as np
 from av.audio.frame import AudioFrame
 from av.error import BlockingIOError as NothingYet
@@ -19,7 +18,6 @@ from numpy.typing import NDArray
 
 from liner_server.audio.measurements import Loudness
 
-_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1", 7: "6.1", 8: "7.1"}
 _GATE_LUFS = -70.0
 """The absolute gate of BS.1770: the filter's integrated loudness starts from it."""
 
@@ -28,11 +26,16 @@ _SHORTEST_RANGE_SECONDS = 3.0
 
 
 class LoudnessMeter:
-    """Takes the blocks of one file in order and then says how loud it is."""
+    """Takes the blocks of one file in order and then says how loud it is.
 
-    def __init__(self, *, sample_rate_hz: int, channels: int) -> None:
+    `layout` is FFmpeg's name for where the channels go: BS.1770 weighs surrounds and leaves the
+    LFE out.
+    """
+
+    def __init__(self, *, sample_rate_hz: int, channels: int, layout: str) -> None:
         self._rate = sample_rate_hz
-        self._layout = _LAYOUTS[channels]
+        self._channels = channels
+        self._layout = layout
         self._samples = 0
         self._latest: Mapping[str, str] = {}
         self._peak = 0.0
@@ -76,7 +79,7 @@ class LoudnessMeter:
         missing = -self._samples % step if step else 0
         seconds = self._samples / self._rate
         # The peak filter looks ahead: without a little silence the last samples are not out yet.
-        self.add(np.zeros((av.AudioLayout(self._layout).nb_channels, missing + step), np.float32))
+        self.add(np.zeros((self._channels, missing + step), np.float32))
         integrated = _number(self._latest, "I")
         spread = _number(self._latest, "LRA")
         audible = integrated is not None and integrated > _GATE_LUFS and seconds >= 0.4

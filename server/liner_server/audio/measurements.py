@@ -131,7 +131,7 @@ class Listening:
 
     format: Format
     tags: Mapping[str, str]
-    """Embedded tags by Liner's field path ("title", "artists", "isrc", "bpm" ...), text as found."""
+    """Embedded tags by Liner's field path ("title", "isrc", "bpm" ...), text as found."""
 
     content: Content
     content_score: float

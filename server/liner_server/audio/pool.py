@@ -57,7 +57,7 @@ class PoolPolicy:
     """Files after which a process is replaced, so that a slow leak never matters."""
 
     max_rss_bytes: int = 300 << 20
-    """A process that has ever been larger is replaced after its file."""
+    """A process that still holds more after a file is replaced."""
 
 
 class ListeningPool:
@@ -215,7 +215,7 @@ class ListeningPool:
 
     def _still_good(self, process: "_Process", reply: Mapping[str, Any]) -> bool:
         """Whether a process that just answered may hear another file."""
-        size = reply.get("peak_rss_bytes")
+        size = reply.get("rss_bytes")
         return (
             reply.get("reason") != ListeningCrashedError.reason
             and process.jobs < self._policy.max_jobs
