@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from liner.v1 import track_pb2
 
+from liner_server.core.enums import Basis, Source
+
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
@@ -16,11 +18,11 @@ class Claim:
     value: str
     """Canonical text; empty for a source that listened and could not tell."""
 
-    source: track_pb2.Source
+    source: Source
     confidence: float
     """Probability that the value is right if nobody else had spoken."""
 
-    basis: track_pb2.ConfidenceBasis
+    basis: Basis
     others: tuple[tuple[str, float], ...] = ()
     """Other values this source holds possible, with their probabilities."""
 

@@ -13,6 +13,7 @@ from liner_server.context import RequestContext
 from liner_server.core import validator
 from liner_server.core.answers import AnswerCache, answer_key
 from liner_server.core.claims import ProviderAnswer
+from liner_server.core.enums import Profile, Severity
 from liner_server.core.evidence import audio_properties, given_and_tags
 from liner_server.core.fields import FIELDS
 from liner_server.core.ledger import Policy, settle
@@ -23,7 +24,7 @@ DEFAULT_MIN_CONFIDENCE = 0.8
 POLICY_VERSION = "1"
 """Changes whenever the same claims may be settled otherwise."""
 
-_PROBLEMS: Mapping[Problem, tuple[enrichment_pb2.Severity, str]] = {
+_PROBLEMS: Mapping[Problem, tuple[Severity, str]] = {
     Problem.AUDIO_TRUNCATED: (
         enrichment_pb2.SEVERITY_ERROR,
         "the audio breaks off before its end; what could be decoded was used",
@@ -109,7 +110,7 @@ class Enricher:
     async def validate(
         self,
         track: track_pb2.Track,
-        profile: enrichment_pb2.DeliveryProfile,
+        profile: Profile,
         context: RequestContext,
     ) -> enrichment_pb2.ValidateMetadataResponse:
         """Return the judgement on what the caller states; with audio also against what is heard.
@@ -273,12 +274,12 @@ def _review_reasons(
         for issue in issues
         if issue.severity == enrichment_pb2.SEVERITY_ERROR
     ]
-    for result in results:
-        if result.decision == track_pb2.DECISION_PROPOSED and result.HasField("given_value"):
-            reasons.append(
-                f"{result.field}: {result.value} is more likely "
-                f"({result.confidence:.0%}) than {result.given_value}, which was given"
-            )
+    reasons += [
+        f"{result.field}: {result.value} is more likely "
+        f"({result.confidence:.0%}) than {result.given_value}, which was given"
+        for result in results
+        if result.decision == track_pb2.DECISION_PROPOSED and result.HasField("given_value")
+    ]
     for result in results:
         if result.decision == track_pb2.DECISION_PROPOSED and not result.HasField("given_value"):
             reasons.append(f"{result.field}: {result.value} is only {result.confidence:.0%} sure")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.core.claims import Claim
+from liner_server.core.enums import Basis, Decision, OverwritePolicy
 from liner_server.core.fields import FIELDS, Field, Kind, finite, read, write
 
 _UNNAMED = 0.5
@@ -48,7 +49,7 @@ _SOURCES = {
 class Policy:
     """What the caller allows."""
 
-    overwrite: enrichment_pb2.OverwritePolicy
+    overwrite: OverwritePolicy
     min_confidence: float
     fields: frozenset[str]
     """Paths asked for; empty for all that can be found out."""
@@ -61,7 +62,7 @@ class _Candidate:
     value: str
     claims: list[Claim]
     confidence: float = 0.0
-    basis: track_pb2.ConfidenceBasis = track_pb2.CONFIDENCE_BASIS_UNSPECIFIED
+    basis: Basis = track_pb2.CONFIDENCE_BASIS_UNSPECIFIED
 
     @property
     def first(self) -> Claim:
@@ -190,9 +191,7 @@ def _weigh(field: Field, claims: Sequence[Claim]) -> list[_Candidate]:
     return sorted(candidates, key=lambda c: -c.confidence)
 
 
-def _bounded(
-    confidence: float, claims: Sequence[Claim], *, alone: bool
-) -> tuple[float, track_pb2.ConfidenceBasis]:
+def _bounded(confidence: float, claims: Sequence[Claim], *, alone: bool) -> tuple[float, Basis]:
     """Return the confidence as far as its basis carries it, and that basis."""
     exact = track_pb2.CONFIDENCE_BASIS_EXACT
     if any(claim.basis == exact for claim in claims):
@@ -246,7 +245,7 @@ def _decide(field: Field, claims: Sequence[Claim], policy: Policy) -> track_pb2.
 
 def _without_given(
     field: Field, best: _Candidate | None, policy: Policy
-) -> tuple[_Candidate | None, track_pb2.Decision]:
+) -> tuple[_Candidate | None, Decision]:
     if best is None or best.confidence < _PROPOSE_FROM:
         return None, track_pb2.DECISION_ABSTAINED
     models_only = all(claim.source == track_pb2.SOURCE_MODEL for claim in best.claims)
@@ -259,7 +258,7 @@ def _without_given(
 
 def _with_given(
     field: Field, given: Claim, candidates: Sequence[_Candidate], policy: Policy
-) -> tuple[_Candidate, track_pb2.Decision]:
+) -> tuple[_Candidate, Decision]:
     own = next(c for c in candidates if given in c.claims)
     best = candidates[0]
     if own is best:
@@ -280,9 +279,7 @@ def _with_given(
     return own, track_pb2.DECISION_KEPT
 
 
-def _reason(
-    field: Field, chosen: _Candidate, given: Claim | None, decision: track_pb2.Decision
-) -> str:
+def _reason(field: Field, chosen: _Candidate, given: Claim | None, decision: Decision) -> str:
     who = [_SOURCES[s] for s in dict.fromkeys(claim.source for claim in chosen.claims)]
     said = " and ".join([", ".join(who[:-1]), who[-1]] if len(who) > 1 else who)
     why = next((c.reason for c in chosen.claims if c.reason), "")

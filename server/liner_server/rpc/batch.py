@@ -257,11 +257,7 @@ class _Stream:
     async def _do(self, item: enrichment_pb2.BatchItem, position: int) -> None:
         result = enrichment_pb2.BatchResult(item_id=item.item_id)
         try:
-            requests.check(requests.item_violations(item))
-            if item.item_id in self._seen:
-                raise InvalidRequestError.of(
-                    "item_id", "was sent before in this batch", "ITEM_ID_DUPLICATE"
-                )
+            requests.check(requests.item_violations(item, self._seen))
             self._seen.add(item.item_id)
             context = replace(
                 self._context, request_id=f"{self._context.request_id}/{position}"

@@ -89,7 +89,7 @@ class _Entry:
 
 
 class TokenAuthenticator:
-    """Knows callers by the SHA-256 of their bearer token; the tokens themselves are kept nowhere."""
+    """Knows callers by the SHA-256 of their bearer token; no token itself is kept."""
 
     def __init__(self, entries: Sequence[_Entry]) -> None:
         self._entries = tuple(entries)

@@ -46,11 +46,11 @@ class Running:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def wait(self, timeout: float) -> int:
-        """Wait at most `timeout` seconds for all, cancel the rest, and return how many those were."""
+    async def wait(self, grace: timedelta) -> int:
+        """Wait for all, cancel those still at work after `grace`; return how many those were."""
         if not self._tasks:
             return 0
-        _, late = await asyncio.wait(self._tasks, timeout=timeout)
+        _, late = await asyncio.wait(self._tasks, timeout=grace.total_seconds())
         for task in late:
             task.cancel()
         if late:
@@ -79,9 +79,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler | None]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler:
+    ) -> _Handler | None:
         """Return the method's handler, wrapped once; callers choose names, so None is not kept."""
         method = handler_call_details.method
         wrapped = self._wrapped.get(method)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
@@ -71,12 +71,14 @@ def config_violations(config: enrichment_pb2.BatchConfig) -> Violations:
     yield from options_violations(config.options, "config.options")
 
 
-def item_violations(item: enrichment_pb2.BatchItem) -> Violations:
-    """Yield what is wrong with one item; such an item fails alone."""
+def item_violations(item: enrichment_pb2.BatchItem, seen: Collection[str]) -> Violations:
+    """Yield what is wrong with one item, given the batch's ids so far; such an item fails alone."""
     if not item.item_id:
         yield _violation("item_id", "required", "REQUIRED")
     elif len(item.item_id.encode()) > MAX_ITEM_ID_BYTES:
         yield _violation("item_id", f"at most {MAX_ITEM_ID_BYTES} bytes", "TEXT_TOO_LONG")
+    elif item.item_id in seen:
+        yield _violation("item_id", "was sent before in this batch", "ITEM_ID_DUPLICATE")
     yield from track_violations(item, "track")
 
 
@@ -142,7 +144,7 @@ def _message_violations(message: Message, path: str) -> Violations:
 
 def _value_violations(descriptor: FieldDescriptor, value: object, path: str) -> Violations:
     if isinstance(value, Message):
-        if descriptor.message_type.full_name.startswith("liner."):
+        if value.DESCRIPTOR.full_name.startswith("liner."):
             yield from _message_violations(value, path)
         elif value.seconds < 0:  # type: ignore[attr-defined]
             yield _violation(path, "must not be negative", "DURATION_RANGE")

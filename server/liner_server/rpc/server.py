@@ -89,7 +89,7 @@ class GrpcServer:
             notify()
         await self._server.stop(grace.total_seconds())
         # stop() may return while handlers still run (grpc issue 37239); databases close next.
-        await self._running.wait(1.0)
+        await self._running.wait(timedelta(seconds=1))
 
     async def wait(self) -> None:
         """Return when the server has stopped."""

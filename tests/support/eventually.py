@@ -1,0 +1,18 @@
+"""Waits for a condition in place of sleeping for a guess."""
+
+import asyncio
+from collections.abc import Callable
+
+
+async def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
+    """Return as soon as `condition()` holds.
+
+    Raises:
+        AssertionError: it does not within so many seconds.
+
+    """
+    loop = asyncio.get_running_loop()
+    end = loop.time() + within
+    while not condition():
+        assert loop.time() < end, f"still not so after {within} s"
+        await asyncio.sleep(0.01)

@@ -1,0 +1,257 @@
+"""The ledger: which value wins, how sure it is, and what may be overwritten."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from liner.v1 import enrichment_pb2, track_pb2
+from liner_server.core.claims import Claim
+from liner_server.core.evidence import GIVEN_TRUST
+from liner_server.core.fields import FIELDS, read, write
+from liner_server.core.ledger import Policy, given_claims, settle
+
+GIVEN, TAG = track_pb2.SOURCE_GIVEN, track_pb2.SOURCE_TAG
+MEASURED, MODEL = track_pb2.SOURCE_MEASURED, track_pb2.SOURCE_MODEL
+CALIBRATED = track_pb2.CONFIDENCE_BASIS_CALIBRATED
+RULE = track_pb2.CONFIDENCE_BASIS_RULE
+UNCALIBRATED = track_pb2.CONFIDENCE_BASIS_UNCALIBRATED
+NEVER = enrichment_pb2.OVERWRITE_POLICY_NEVER
+CONFIDENT = enrichment_pb2.OVERWRITE_POLICY_WHEN_CONFIDENT
+ALWAYS = enrichment_pb2.OVERWRITE_POLICY_ALWAYS
+
+
+def claim(field, value, source=MEASURED, confidence=0.9, basis=CALIBRATED, others=(), reason=""):
+    """Return a claim, sure and fitted unless the test says otherwise."""
+    return Claim(
+        field=field,
+        value=value,
+        source=source,
+        confidence=confidence,
+        basis=basis,
+        others=others,
+        reason=reason,
+    )
+
+
+def decide(track, claims, overwrite=NEVER, fields=()):
+    """Return the enriched track and the results by field."""
+    policy = Policy(overwrite=overwrite, min_confidence=0.8, fields=frozenset(fields))
+    enriched, results = settle(track, [*given_claims(track, GIVEN_TRUST), *claims], policy)
+    return enriched, {result.field: result for result in results}
+
+
+def test_an_empty_field_is_filled_when_the_claim_is_sure_enough():
+    """What a caller asks for: the value, set in the track."""
+    enriched, results = decide(track_pb2.Track(title="A"), [claim("bpm", "120", confidence=0.93)])
+
+    assert enriched.bpm == 120
+    assert results["bpm"].decision == track_pb2.DECISION_FILLED
+    assert results["bpm"].confidence == pytest.approx(0.93)
+    assert results["bpm"].confidence_basis == CALIBRATED
+
+
+def test_a_doubtful_value_is_offered_and_not_written():
+    """A value below the threshold in the catalogue is how catalogues rot."""
+    enriched, results = decide(track_pb2.Track(title="A"), [claim("bpm", "120", confidence=0.7)])
+
+    assert not enriched.HasField("bpm")
+    assert results["bpm"].decision == track_pb2.DECISION_PROPOSED
+    assert results["bpm"].value == "120"
+
+
+def test_a_hopeless_value_is_not_even_offered():
+    """Abstaining is an answer; a guess costs the editor time."""
+    _, results = decide(track_pb2.Track(title="A"), [claim("bpm", "120", confidence=0.2)])
+
+    assert results["bpm"].decision == track_pb2.DECISION_ABSTAINED
+    assert results["bpm"].value == ""
+    assert results["bpm"].confidence == 0
+
+
+def test_a_listener_that_could_not_tell_says_why():
+    """ "Unknown" without a reason is a support ticket."""
+    _, results = decide(track_pb2.Track(title="A"), [claim("bpm", "", reason="speech, not music")])
+
+    assert results["bpm"].decision == track_pb2.DECISION_ABSTAINED
+    assert results["bpm"].reason == "speech, not music"
+
+
+@pytest.mark.parametrize("overwrite", [NEVER, enrichment_pb2.OVERWRITE_POLICY_UNSPECIFIED])
+def test_what_the_label_stated_stays_by_default(overwrite):
+    """The first promise: no field that came in is overwritten silently."""
+    given_track = track_pb2.Track(title="A", bpm=60)
+
+    enriched, results = decide(given_track, [claim("bpm", "120", confidence=0.97)], overwrite)
+
+    assert enriched.bpm == 60
+    assert results["bpm"].decision == track_pb2.DECISION_PROPOSED
+    assert (results["bpm"].given_value, results["bpm"].value) == ("60", "120")
+    assert "double" in results["bpm"].reason
+
+
+def test_a_sure_value_corrects_under_the_policy_that_allows_it():
+    """WHEN_CONFIDENT is what an ingest engineer sets for a dirty catalogue."""
+    enriched, results = decide(
+        track_pb2.Track(title="A", bpm=60), [claim("bpm", "120", confidence=0.97)], CONFIDENT
+    )
+
+    assert enriched.bpm == 120
+    assert results["bpm"].decision == track_pb2.DECISION_CORRECTED
+    assert [a.value for a in results["bpm"].alternatives] == ["60"]
+
+
+def test_identity_fields_need_the_policy_always():
+    """A wrong title or ISRC is worse than none: they say which recording this is."""
+    given_track = track_pb2.Track(title="Blue", isrc="USRC17607839")
+    claims = [
+        claim("title", "Red", TAG, 0.99, CALIBRATED),
+        claim("isrc", "GBAYE6800011", TAG, 0.99, CALIBRATED),
+    ]
+
+    kept, _ = decide(given_track, claims, CONFIDENT)
+    replaced, _ = decide(given_track, claims, ALWAYS)
+
+    assert (kept.title, kept.isrc) == ("Blue", "USRC17607839")
+    assert (replaced.title, replaced.isrc) == ("Red", "GBAYE6800011")
+
+
+def test_agreement_keeps_the_callers_own_spelling():
+    """A label's "Beyoncé" must not become the tag's "BEYONCE"."""
+    enriched, results = decide(
+        track_pb2.Track(title="Café del Mar"), [claim("title", "CAFE DEL MAR", TAG, 0.85, RULE)]
+    )
+
+    assert enriched.title == "Café del Mar"
+    assert results["title"].decision == track_pb2.DECISION_KEPT
+    assert list(results["title"].agreed_by) == [TAG]
+
+
+def test_two_that_agree_are_surer_than_each_and_no_surer_than_their_basis_allows():
+    """Unfitted agreement may raise a number to 0.9 and no further."""
+    one, two = claim("key", "A minor", MEASURED, 0.8), claim("key", "A minor", TAG, 0.8, RULE)
+
+    _, results = decide(track_pb2.Track(title="A"), [one, two])
+
+    assert results["key"].confidence == pytest.approx(0.9)
+    assert results["key"].confidence_basis == RULE
+
+
+def test_contradiction_lowers_confidence():
+    """Two witnesses who disagree leave more doubt than either alone."""
+    alone, _ = 0.9, None
+    _, results = decide(
+        track_pb2.Track(title="A"),
+        [claim("bpm", "120", MEASURED, alone), claim("bpm", "97", TAG, 0.6, RULE)],
+    )
+
+    assert results["bpm"].value == "120"
+    assert results["bpm"].confidence < alone
+
+
+def test_an_octave_that_was_listed_as_possible_speaks_for_the_callers_value():
+    """87 against 174: a rival that listening held possible is not a contradiction."""
+    listed = claim("bpm", "174", MEASURED, 0.6, others=(("87", 0.35),))
+    unlisted = claim("bpm", "174", MEASURED, 0.6, others=(("116", 0.35),))
+    track = track_pb2.Track(title="A", bpm=87)
+
+    _, with_it = decide(track, [listed])
+    _, without = decide(track, [unlisted])
+
+    assert with_it["bpm"].decision == track_pb2.DECISION_KEPT
+    assert with_it["bpm"].confidence > without["bpm"].confidence
+
+
+def test_a_model_alone_never_decides_tempo_or_key():
+    """Audio language models are near chance at them: such a value is only offered."""
+    claims = [
+        claim("bpm", "120", MODEL, 0.99, CALIBRATED),
+        claim("key", "A minor", MODEL, 0.99, CALIBRATED),
+        claim("genre", "Techno", MODEL, 0.99, CALIBRATED),
+    ]
+
+    for overwrite in (NEVER, CONFIDENT, ALWAYS):
+        enriched, results = decide(track_pb2.Track(title="A"), claims, overwrite)
+
+        assert not enriched.HasField("bpm")
+        assert not enriched.HasField("key")
+        assert results["bpm"].decision == track_pb2.DECISION_PROPOSED
+        assert enriched.genre == "Techno"
+
+
+def test_an_asked_field_that_nobody_knows_is_answered_too():
+    """A caller who asks for a field gets a line for it, even if the line says "unknown"."""
+    _, results = decide(track_pb2.Track(title="A"), [], fields=("genre", "bpm"))
+
+    assert list(results) == ["genre", "bpm"]
+    assert {r.decision for r in results.values()} == {track_pb2.DECISION_ABSTAINED}
+
+
+_texts = st.text(st.characters(codec="utf-8", exclude_characters=";()"), min_size=1, max_size=12)
+_sources = st.sampled_from([TAG, MEASURED, MODEL])
+_bases = st.sampled_from([CALIBRATED, RULE, UNCALIBRATED])
+_shares = st.floats(0, 1)
+
+
+@settings(max_examples=200)
+@given(
+    claims=st.lists(
+        st.builds(
+            claim,
+            field=st.just("genre"),
+            value=_texts,
+            source=_sources,
+            confidence=_shares,
+            basis=_bases,
+            others=st.lists(st.tuples(_texts, _shares), max_size=3).map(tuple),
+        ),
+        max_size=5,
+    ),
+    given_genre=st.none() | _texts,
+    overwrite=st.sampled_from([NEVER, CONFIDENT, ALWAYS]),
+)
+def test_whatever_is_claimed_confidences_are_probabilities(claims, given_genre, overwrite):
+    """Values exclude each other, so their probabilities are in [0, 1] and sum to at most one."""
+    track = track_pb2.Track(title="A", genre=given_genre)
+    before = track.SerializeToString()
+
+    enriched, results = decide(track, claims, overwrite, fields=("genre",))
+
+    result = results["genre"]
+    total = result.confidence + sum(a.confidence for a in result.alternatives)
+    assert 0 <= result.confidence <= 1
+    assert total <= 1.001
+    assert track.SerializeToString() == before
+    if given_genre and overwrite == NEVER:
+        assert enriched.genre == given_genre
+    if result.decision == track_pb2.DECISION_ABSTAINED:
+        assert result.value == ""
+        assert result.reason
+
+
+@pytest.mark.parametrize("path", FIELDS)
+def test_every_field_survives_being_written_and_read(path):
+    """The text form is what the ledger compares; it must not lose anything."""
+    examples = {
+        "artists": "Ana; Ben (featured); Cy (remixer)",
+        "parental_warning": "EXPLICIT",
+        "properties.duration": "213.457",
+        "territories": "DE; FR",
+    }
+    field = FIELDS[path]
+    kind = field.kind.name
+    text = examples.get(path) or {"NUMBER": "42", "TEMPO": "119.5", "LIST": "a; b"}.get(kind, "x")
+    track = track_pb2.Track()
+
+    assert read(track, path) is None
+    write(track, path, text)
+
+    assert read(track, path) == text
+
+
+def test_what_is_known_of_an_artist_outlives_a_changed_list():
+    """An ISNI that the label sent must not vanish because a featured artist was added."""
+    track = track_pb2.Track(artists=[track_pb2.Artist(name="Ana", isni="0000000121032683")])
+
+    write(track, "artists", "Ana; Ben (featured)")
+
+    assert track.artists[0].isni == "0000000121032683"
+    assert track.artists[1].role == track_pb2.ARTIST_ROLE_FEATURED
