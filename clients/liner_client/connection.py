@@ -71,8 +71,8 @@ class Connection:
     deadline: timedelta
     """Longest time of a unary call that names none."""
 
-    enrichment: enrichment_pb2_grpc.EnrichmentServiceAsyncStub = field(init=False)
-    storage: storage_pb2_grpc.StorageServiceAsyncStub = field(init=False)
+    enrichment: "enrichment_pb2_grpc.EnrichmentServiceAsyncStub" = field(init=False)
+    storage: "storage_pb2_grpc.StorageServiceAsyncStub" = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(

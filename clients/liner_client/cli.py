@@ -1,0 +1,349 @@
+"""`liner`: enrich, validate, and look after what a server holds, from a shell.
+
+Data go to standard output, everything else to standard error. Exit codes: 0 all went well, 1 some
+inputs failed, 2 wrong usage, 3 the server is not available, 4 it does not accept the caller,
+130 interrupted.
+"""
+
+import asyncio
+import inspect
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+try:
+    import typer
+    from rich.text import Text
+except ImportError:
+    sys.exit("the command line needs more than the library: install liner[cli]")
+
+from liner.v1 import enrichment_pb2
+
+from liner_client import commands, inputs, render
+from liner_client.client import LinerClient
+from liner_client.errors import (
+    DeadlineError,
+    LinerError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+    UnavailableError,
+)
+from liner_client.output import OutputForm
+
+app = typer.Typer(
+    name="liner",
+    help="Enrich and validate music-track metadata with a Liner server.",
+    epilog=(
+        "Exit codes: 0 all went well, 1 some inputs failed, 2 wrong usage, 3 server not available,"
+        " 4 not accepted, 130 interrupted."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+class Overwrite(StrEnum):
+    """What may replace a value that was given."""
+
+    NEVER = "never"
+    WHEN_CONFIDENT = "when-confident"
+    ALWAYS = "always"
+
+
+class Profile(StrEnum):
+    """Which fields must be there."""
+
+    MINIMAL = "minimal"
+    DDEX = "ddex"
+    APPLE = "apple"
+
+
+_OVERWRITE = {
+    Overwrite.NEVER: enrichment_pb2.OVERWRITE_POLICY_NEVER,
+    Overwrite.WHEN_CONFIDENT: enrichment_pb2.OVERWRITE_POLICY_WHEN_CONFIDENT,
+    Overwrite.ALWAYS: enrichment_pb2.OVERWRITE_POLICY_ALWAYS,
+}
+_PROFILES = {
+    Profile.MINIMAL: enrichment_pb2.DELIVERY_PROFILE_MINIMAL,
+    Profile.DDEX: enrichment_pb2.DELIVERY_PROFILE_DDEX,
+    Profile.APPLE: enrichment_pb2.DELIVERY_PROFILE_APPLE,
+}
+
+_Inputs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATHS",
+        help="Audio files, folders of them, lists of metadata (.csv, .jsonl), or - for a list on"
+        " standard input.",
+    ),
+]
+_Form = Annotated[OutputForm, typer.Option("--output", "-o", help="How results are written.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress and no summary.")]
+
+
+def _connection(
+    *,
+    server: Annotated[
+        str, typer.Option(envvar="LINER_SERVER", help="HOST:PORT.", rich_help_panel="Connection")
+    ] = "127.0.0.1:50051",
+    token: Annotated[
+        str,
+        typer.Option(
+            envvar="LINER_TOKEN",
+            show_envvar=True,
+            help="Bearer token; others see options, so prefer the variable.",
+            rich_help_panel="Connection",
+        ),
+    ] = "",
+    tls: Annotated[
+        bool, typer.Option(envvar="LINER_TLS", help="Encrypt.", rich_help_panel="Connection")
+    ] = False,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(
+            envvar="LINER_CA_FILE",
+            exists=True,
+            dir_okay=False,
+            help="PEM certificates to trust in place of the system's.",
+            rich_help_panel="Connection",
+        ),
+    ] = None,
+    plaintext_token: Annotated[
+        bool,
+        typer.Option(
+            "--plaintext-token",
+            envvar="LINER_PLAINTEXT_TOKEN",
+            help="Send the token without TLS to another machine; something else encrypts the way.",
+            rich_help_panel="Connection",
+        ),
+    ] = False,
+    timeout: Annotated[
+        float,
+        typer.Option(min=0.001, help="Seconds for one call.", rich_help_panel="Connection"),
+    ] = 60.0,
+) -> LinerClient:
+    try:
+        return LinerClient(
+            server,
+            token=token or None,
+            tls=tls,
+            root_certificates=ca_file.read_bytes() if ca_file else None,
+            plaintext_token=plaintext_token,
+            deadline=timedelta(seconds=timeout),
+        )
+    except ValueError as error:
+        raise inputs.InputError(str(error)) from None
+
+
+def _command(name: str) -> Callable[[Callable[..., Coroutine[Any, Any, int]]], None]:
+    """Make a command of an async function of (client, options) that returns its exit code.
+
+    The options of a connection are the same for all, so they are added here.
+    """
+    shared = inspect.signature(_connection).parameters
+
+    def register(function: Callable[..., Coroutine[Any, Any, int]]) -> None:
+        own = list(inspect.signature(function).parameters.values())[1:]
+
+        def run(**given: Any) -> None:
+            async def connected() -> int:
+                async with _connection(**{key: given.pop(key) for key in shared}) as liner:
+                    return await function(liner, **given)
+
+            raise typer.Exit(execute(connected))
+
+        parameters = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in own]
+        signature = inspect.Signature([*parameters, *shared.values()])
+        run.__doc__ = function.__doc__
+        vars(run)["__signature__"] = signature
+        app.command(name)(run)
+
+    return register
+
+
+def execute(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run async work and return the exit code that its end stands for."""
+    try:
+        return asyncio.run(work())
+    except inputs.InputError as error:
+        return _failed(str(error), commands.USAGE)
+    except (UnauthenticatedError, PermissionDeniedError) as error:
+        return _failed(_told(error), commands.AUTHENTICATION)
+    except (UnavailableError, DeadlineError) as error:
+        return _failed(_told(error), commands.UNAVAILABLE)
+    except LinerError as error:
+        return _failed(_told(error), commands.SOME_FAILED)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        return _failed(f"{error.filename or ''}: {error.strerror}", commands.SOME_FAILED)
+    except KeyboardInterrupt:
+        return _failed("interrupted", commands.INTERRUPTED)
+
+
+def _told(error: LinerError) -> str:
+    named = f" (request {error.request_id})" if error.request_id else ""
+    return f"{error.reason}: {error}{named}"
+
+
+def _failed(message: str, code: int) -> int:
+    render.console(stderr=True).print(Text(f"liner: {render.plain(message, longest=1000)}", "red"))
+    return code
+
+
+@_command("enrich")
+async def _enrich(
+    liner: LinerClient,
+    paths: _Inputs,
+    output: _Form = OutputForm.TABLE,
+    fields: Annotated[
+        str, typer.Option(help="Only these, with commas: bpm,key. Default: all that can be found.")
+    ] = "",
+    min_confidence: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Below this a field needs review. Server default: 0.8."),
+    ] = None,
+    overwrite: Annotated[
+        Overwrite, typer.Option(help="What may replace a given value.")
+    ] = Overwrite.NEVER,
+    model: Annotated[str, typer.Option(help="embedded, qwen2 or openai.")] = "",
+    skip_cache: Annotated[bool, typer.Option("--skip-cache", help="Compute anew.")] = False,
+    ordered: Annotated[
+        bool, typer.Option("--ordered", help="Results in the order of the inputs.")
+    ] = False,
+    all_fields: Annotated[
+        bool, typer.Option("--all-fields", help="A row for kept and unknown fields too.")
+    ] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Keep what is done here, to go on after a stop.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the checkpoint; failed inputs run again.")
+    ] = False,
+    failed_out: Annotated[
+        Path | None,
+        typer.Option(help="Write failed inputs here, as a list that `liner enrich` reads."),
+    ] = None,
+    quiet: _Quiet = False,
+) -> int:
+    """Find out what is true of tracks: values with confidence, source and reason.
+
+    Audio is uploaded once, then all goes through one resumable batch. With --output jsonl there
+    is exactly one line an input, failed ones included; docs/cli.md lists its keys.
+    """
+    if resume and checkpoint is None:
+        raise inputs.InputError("--resume needs --checkpoint FILE")
+    options = enrichment_pb2.EnrichOptions(
+        model=model,
+        min_confidence=min_confidence,
+        overwrite_policy=_OVERWRITE[overwrite],
+        skip_cache=skip_cache,
+    )
+    options.fields.paths.extend(part.strip() for part in fields.split(",") if part.strip())
+    run = commands.EnrichRun(
+        entries=inputs.collect(paths, stdin=sys.stdin),
+        options=options,
+        form=output,
+        ordered=ordered,
+        every_field=all_fields,
+        quiet=quiet,
+        checkpoint=checkpoint,
+        resume=resume,
+        failed_out=failed_out,
+    )
+    return await commands.enrich(liner, run)
+
+
+@_command("validate")
+async def _validate(
+    liner: LinerClient,
+    paths: _Inputs,
+    profile: Annotated[Profile, typer.Option(help="Which fields must be there.")] = Profile.MINIMAL,
+    output: _Form = OutputForm.TABLE,
+    quiet: _Quiet = False,
+) -> int:
+    """Judge what is stated of tracks by the rules; with audio, against what is heard too.
+
+    Exit code 1 when any track has an error.
+    """
+    entries = inputs.collect(paths, stdin=sys.stdin)
+    return await commands.validate(
+        liner, entries, profile=_PROFILES[profile], form=output, quiet=quiet
+    )
+
+
+@_command("models")
+async def _models(liner: LinerClient, output: _Form = OutputForm.TABLE) -> int:
+    """Show the models, whether they are ready, and the feature flags."""
+    return await commands.models(liner, form=output)
+
+
+@_command("health")
+async def _health(liner: LinerClient, output: _Form = OutputForm.TABLE) -> int:
+    """Show whether the server takes calls; exit code 3 when it does not."""
+    return await commands.health(liner, form=output)
+
+
+@_command("cp")
+async def _cp(
+    liner: LinerClient,
+    source: Annotated[str, typer.Argument(help="A file, or liner:NAME.")],
+    target: Annotated[
+        str,
+        typer.Argument(help="liner:NAME, liner: to name it by content; a file, a folder, or -."),
+    ],
+    content_type: Annotated[str, typer.Option(help="MIME type; default: by extension.")] = "",
+) -> int:
+    """Send a file to the server's store, or fetch an object from it."""
+    return await commands.copy(liner, source, target, content_type=content_type)
+
+
+@_command("ls")
+async def _ls(
+    liner: LinerClient,
+    prefix: Annotated[str, typer.Argument(help="Only names that begin so.")] = "",
+    output: _Form = OutputForm.TABLE,
+) -> int:
+    """List stored objects by name: size, time, name."""
+    return await commands.list_objects(liner, prefix, form=output)
+
+
+@_command("rm")
+async def _rm(
+    liner: LinerClient, names: Annotated[list[str], typer.Argument(help="Names of objects.")]
+) -> int:
+    """Delete stored objects."""
+    return await commands.remove(liner, names)
+
+
+@app.command("demo")
+def _demo(
+    audio: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Your folder in place of made tracks."),
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option(file_okay=False, help="Keep tracks and server data here.")
+    ] = None,
+) -> None:
+    """Start a server, let it enrich eight made-up tracks, and check every answer.
+
+    Exit code 0 only if all that was expected came.
+    """
+    from liner_client.demo import run_demo
+
+    raise typer.Exit(execute(lambda: run_demo(audio=audio, keep=keep)))
+
+
+def main() -> NoReturn:
+    """Run the command line."""
+    app()
+    raise SystemExit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,252 @@
+"""What the commands do once their options are read. Each returns the process's exit code."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO
+
+from google.protobuf import json_format
+from liner.v1 import enrichment_pb2, track_pb2
+from rich.text import Text
+
+from liner_client import render
+from liner_client.checkpoint import Checkpoint
+from liner_client.client import LinerClient
+from liner_client.enriching import STOPPING, enrich_entries, stored_track
+from liner_client.errors import LinerError, to_item
+from liner_client.health import ServingStatus
+from liner_client.inputs import Entry, InputError
+from liner_client.output import Output, OutputForm
+from liner_client.records import (
+    Outcome,
+    error_record,
+    outcome_record,
+    validation_record,
+)
+
+OK, SOME_FAILED, USAGE, UNAVAILABLE, AUTHENTICATION, INTERRUPTED = 0, 1, 2, 3, 4, 130
+"""Exit codes."""
+
+REMOTE = "liner:"
+"""Before the name of an object, where a local file would be possible too."""
+
+SERVICES = ("liner.v1.EnrichmentService", "liner.v1.StorageService")
+
+_VALIDATIONS_AT_ONCE = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnrichRun:
+    """What `liner enrich` was asked for."""
+
+    entries: Sequence[Entry]
+    options: enrichment_pb2.EnrichOptions
+    form: OutputForm
+    ordered: bool = False
+    every_field: bool = False
+    quiet: bool = False
+    checkpoint: Path | None = None
+    resume: bool = False
+    failed_out: Path | None = None
+
+
+async def enrich(liner: LinerClient, run: EnrichRun) -> int:
+    """Enrich all inputs, writing each as soon as it is known."""
+    with ExitStack() as stack:
+        checkpoint = None
+        if run.checkpoint is not None:
+            options = json_format.MessageToDict(run.options)
+            checkpoint = stack.enter_context(Checkpoint(run.checkpoint, options, resume=run.resume))
+        failed_out: TextIO | None = None
+        if run.failed_out is not None:
+            failed_out = stack.enter_context(run.failed_out.open("w", encoding="utf-8"))
+        output = stack.enter_context(
+            Output(run.form, total=len(run.entries), what="enriching", quiet=run.quiet)
+        )
+        open_entries = []
+        for entry in run.entries:
+            known = checkpoint.record_of(entry) if checkpoint else None
+            if known is None:
+                open_entries.append(entry)
+            else:
+                output.add(known, Text(f"{render.plain(entry.item_id)}  done before", "dim"))
+        events = enrich_entries(liner, open_entries, options=run.options, ordered=run.ordered)
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, Outcome):
+                    _write(event, run, output, checkpoint, failed_out)
+                elif isinstance(event, enrichment_pb2.BatchProgress):
+                    output.note(f"{event.in_flight} in flight, {event.rate:.1f} a second")
+        return SOME_FAILED if output.failed else OK
+
+
+def _write(
+    outcome: Outcome,
+    run: EnrichRun,
+    output: Output,
+    checkpoint: Checkpoint | None,
+    failed_out: TextIO | None,
+) -> None:
+    record = outcome_record(outcome)
+    if checkpoint is not None:
+        checkpoint.add(outcome.entry, record)
+    failure = str(record["error"]["reason"]) if "error" in record else ""
+    if failed_out is not None and failure:
+        line = outcome.entry.row | {"error": record["error"]}
+        failed_out.write(json.dumps(line, ensure_ascii=False) + "\n")
+        failed_out.flush()
+    output.add(record, render.outcome_block(outcome, every_field=run.every_field), failure=failure)
+
+
+async def validate(
+    liner: LinerClient,
+    entries: Sequence[Entry],
+    *,
+    profile: enrichment_pb2.DeliveryProfile.ValueType,
+    form: OutputForm,
+    quiet: bool,
+) -> int:
+    """Judge all inputs; one with an error of any rule counts as failed."""
+    places = asyncio.Semaphore(_VALIDATIONS_AT_ONCE)
+
+    async def judge(
+        entry: Entry,
+    ) -> tuple[Entry, enrichment_pb2.ValidateMetadataResponse | track_pb2.Error]:
+        async with places:
+            track = await stored_track(liner, entry)
+            if isinstance(track, track_pb2.Error):
+                return entry, track
+            try:
+                return entry, await liner.validate(track, profile=profile)
+            except STOPPING:
+                raise
+            except LinerError as error:
+                return entry, to_item(error)
+
+    with Output(form, total=len(entries), what="validating", quiet=quiet) as output:
+        tasks = [asyncio.ensure_future(judge(entry)) for entry in entries]
+        try:
+            for task in tasks:
+                entry, found = await task
+                error = found if isinstance(found, track_pb2.Error) else None
+                answer = None if isinstance(found, track_pb2.Error) else found
+                output.add(
+                    validation_record(entry, answer, error),
+                    render.validation_block(entry.item_id, answer, error),
+                    failure=error_record(error)["reason"] if error else _worst(answer),
+                )
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        return SOME_FAILED if output.failed else OK
+
+
+def _worst(answer: enrichment_pb2.ValidateMetadataResponse | None) -> str:
+    """Return the rule of the first error; errors come first."""
+    for issue in answer.issues if answer else ():
+        return issue.rule_id if issue.severity == enrichment_pb2.SEVERITY_ERROR else ""
+    return ""
+
+
+async def models(liner: LinerClient, *, form: OutputForm) -> int:
+    """Show the models and flags."""
+    answer = await liner.list_models()
+    if form is OutputForm.TABLE:
+        render.console().print(render.models_table(answer))
+    else:
+        _print_json(
+            json_format.MessageToDict(
+                answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+            )
+        )
+    return OK
+
+
+async def health(liner: LinerClient, *, form: OutputForm) -> int:
+    """Show whether the server and its services take calls."""
+    found = {"server": await liner.health()}
+    for service in SERVICES:
+        found[service] = await liner.health(service)
+    if form is OutputForm.TABLE:
+        screen = render.console()
+        for name, status in found.items():
+            style = "green" if status is ServingStatus.SERVING else "red"
+            screen.print(Text(f"{name:<28}").append(status.name, style))
+    else:
+        _print_json({name: status.name for name, status in found.items()})
+    return OK if found["server"] is ServingStatus.SERVING else UNAVAILABLE
+
+
+async def copy(liner: LinerClient, source: str, target: str, *, content_type: str) -> int:
+    """Send a file or fetch an object, whichever side has the prefix."""
+    if source.startswith(REMOTE) == target.startswith(REMOTE):
+        raise InputError(f"one of the two must begin with {REMOTE}: it is the object")
+    if source.startswith(REMOTE):
+        return await _fetch(liner, source.removeprefix(REMOTE), target)
+    name = target.removeprefix(REMOTE)
+    if name.endswith("/"):
+        name += Path(source).name
+    stored = await liner.upload_file(source, name or None, content_type=content_type or None)
+    print(stored.object_name)  # noqa: T201 - the command's data
+    return OK
+
+
+async def _fetch(liner: LinerClient, name: str, target: str) -> int:
+    if target == "-":
+        async with aclosing(liner.download(name)) as blocks:
+            async for data in blocks:
+                sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+        return OK
+    path = Path(target)
+    if await asyncio.to_thread(path.is_dir):
+        path /= name.rsplit("/", 1)[-1]
+    await liner.download_file(name, path)
+    print(path)  # noqa: T201 - the command's data
+    return OK
+
+
+async def list_objects(liner: LinerClient, prefix: str, *, form: OutputForm) -> int:
+    """Show the objects below a prefix, one a line."""
+    screen = render.console()
+    found = []
+    async with aclosing(liner.list_objects(prefix.removeprefix(REMOTE))) as stored:
+        async for one in stored:
+            if form is OutputForm.TABLE:
+                made = one.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M")
+                line = (
+                    f"{one.size_bytes:>12}  {made}  {render.plain(one.object_name, longest=1024)}"
+                )
+                screen.print(Text(line), soft_wrap=True)
+                continue
+            record = json_format.MessageToDict(one, preserving_proto_field_name=True)
+            if form is OutputForm.JSONL:
+                _print_json(record)
+            found.append(record)
+    if form is OutputForm.JSON:
+        _print_json({"objects": found})
+    return OK
+
+
+async def remove(liner: LinerClient, names: Sequence[str]) -> int:
+    """Delete objects; one that fails does not keep the others."""
+    errors = render.console(stderr=True)
+    failed = 0
+    for name in names:
+        try:
+            await liner.delete(name.removeprefix(REMOTE))
+        except STOPPING:
+            raise
+        except LinerError as error:
+            failed += 1
+            errors.print(Text(f"{render.plain(name)}: {error.reason}: {error}", "red"))
+    return SOME_FAILED if failed else OK
+
+
+def _print_json(value: Mapping[str, Any]) -> None:
+    print(json.dumps(value, ensure_ascii=False))  # noqa: T201 - the command's data
