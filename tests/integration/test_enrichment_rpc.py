@@ -7,12 +7,13 @@ import grpc
 import pytest
 from google.protobuf import field_mask_pb2
 from liner.v1 import enrichment_pb2, storage_pb2, track_pb2
-from liner_server.evaluation.synth import Piece, render, write
+from liner_server.evaluation.encode import write
+from liner_server.evaluation.synth import Piece, render
 from support.grpc_errors import fails
 from support.server import Stubs
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
-PIECE = Piece(bpm=120.0, key="A minor", seconds=12.0, style="pop", seed=3)
+PIECE = Piece(bpm=120.0, key="A minor", seconds=12.0, style="rock", seed=3)
 
 
 @pytest.fixture(scope="module")

@@ -54,13 +54,14 @@ async def test_a_process_serves_answers_and_stops_on_sigterm(tmp_path: Path):
 
 async def test_work_in_flight_is_finished_when_the_process_is_told_to_stop(tmp_path: Path):
     """A deployment in the middle of the night loses no call that was taken."""
-    from liner_server.evaluation.synth import Piece, render, write
+    from liner_server.evaluation.encode import write
+    from liner_server.evaluation.synth import Piece, render
 
     song = tmp_path / "song.ogg"
     write(song, render(Piece(bpm=100.0, key="C major", seconds=20.0)), 44_100)
     async with server_process(tmp_path / "data") as server, connected(server.grpc_address) as stubs:
         calls = [
-            asyncio.create_task(
+            asyncio.ensure_future(
                 stubs.enrichment.EnrichMetadata(
                     request_for(title=f"t{n}", audio=track_pb2.Audio(inline=song.read_bytes())),
                     timeout=30,

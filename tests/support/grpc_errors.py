@@ -33,7 +33,7 @@ async def fails(code: grpc.StatusCode) -> AsyncIterator[Failure]:
     error = caught.value
     failure.code, failure.message = error.code(), error.details() or ""
     failure.trailing = dict(error.trailing_metadata() or ())
-    status = rpc_status.from_call(error)
+    status = rpc_status.from_call(error)  # type: ignore[arg-type]  # it does take one
     for packed in status.details if status is not None else ():
         info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
         retry = error_details_pb2.RetryInfo()

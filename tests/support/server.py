@@ -29,10 +29,10 @@ class Stubs:
     """Stubs of every service on one channel."""
 
     channel: grpc.aio.Channel
-    enrichment: enrichment_pb2_grpc.EnrichmentServiceAsyncStub
-    storage: storage_pb2_grpc.StorageServiceAsyncStub
-    queue: queue_admin_pb2_grpc.QueueAdminAsyncStub
-    experiment: experiment_pb2_grpc.ExperimentAdminAsyncStub
+    enrichment: "enrichment_pb2_grpc.EnrichmentServiceAsyncStub"
+    storage: "storage_pb2_grpc.StorageServiceAsyncStub"
+    queue: "queue_admin_pb2_grpc.QueueAdminAsyncStub"
+    experiment: "experiment_pb2_grpc.ExperimentAdminAsyncStub"
 
 
 @asynccontextmanager
@@ -41,10 +41,10 @@ async def connected(address: str) -> AsyncIterator[Stubs]:
     async with grpc.aio.insecure_channel(address) as channel:
         yield Stubs(
             channel=channel,
-            enrichment=enrichment_pb2_grpc.EnrichmentServiceStub(channel),  # type: ignore[arg-type]
-            storage=storage_pb2_grpc.StorageServiceStub(channel),  # type: ignore[arg-type]
-            queue=queue_admin_pb2_grpc.QueueAdminStub(channel),  # type: ignore[arg-type]
-            experiment=experiment_pb2_grpc.ExperimentAdminStub(channel),  # type: ignore[arg-type]
+            enrichment=enrichment_pb2_grpc.EnrichmentServiceStub(channel),
+            storage=storage_pb2_grpc.StorageServiceStub(channel),
+            queue=queue_admin_pb2_grpc.QueueAdminStub(channel),
+            experiment=experiment_pb2_grpc.ExperimentAdminStub(channel),
         )
 
 

@@ -85,7 +85,7 @@ def test_what_the_label_stated_stays_by_default(overwrite):
     assert enriched.bpm == 60
     assert results["bpm"].decision == track_pb2.DECISION_PROPOSED
     assert (results["bpm"].given_value, results["bpm"].value) == ("60", "120")
-    assert "double" in results["bpm"].reason
+    assert "half" in results["bpm"].reason
 
 
 def test_a_sure_value_corrects_under_the_policy_that_allows_it():

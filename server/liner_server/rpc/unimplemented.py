@@ -1,6 +1,6 @@
 """Services whose part of the contract this release does not answer yet: each says so."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
@@ -8,7 +8,7 @@ from liner.v1 import experiment_pb2, queue_admin_pb2
 
 from liner_server.errors import UnimplementedError
 
-_Handler = grpc.RpcMethodHandler[Any, Any]
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 _QUEUE = queue_admin_pb2.DESCRIPTOR.services_by_name["QueueAdmin"]
 _EXPERIMENT = experiment_pb2.DESCRIPTOR.services_by_name["ExperimentAdmin"]
