@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from liner_client.inputs import Entry, InputError
 
 _VERSION = 1
+_BEGINNING = b'{"liner_checkpoint": '
 
 
 class Checkpoint:
@@ -29,14 +30,15 @@ class Checkpoint:
         """
         self._done: dict[str, dict[str, Any]] = {}
         header = {"liner_checkpoint": _VERSION, "options": dict(options)}
-        known = _lines(path) if path.exists() else []
+        there = path.exists()
+        known = _lines(path) if there else []
         if known and not resume:
             raise InputError(f"{path} is there already: --resume goes on with it")
         if known and known[0] != header:
             raise InputError(f"{path} is no checkpoint of a run with the same options")
         for line in known[1:]:
             self._done[line["record"]["item_id"]] = line
-        if known:
+        if there:
             _cut_torn_line(path)
         self._file: BinaryIO = path.open("ab")
         if not known:
@@ -87,7 +89,8 @@ def _lines(path: Path) -> list[dict[str, Any]]:
         {"made_of", "record"} <= line.keys() for line in lines[1:]
     ):
         raise InputError(f"{path} is not a checkpoint")
-    if not lines and path.stat().st_size:
+    # A run that died in its first line leaves the beginning of one; anything else is someone's.
+    if not lines and not path.read_bytes().startswith(_BEGINNING[: path.stat().st_size]):
         raise InputError(f"{path} is not a checkpoint")
     return lines
 

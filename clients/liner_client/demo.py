@@ -46,7 +46,7 @@ async def run_demo(*, audio: Path | None, keep: Path | None) -> int:
         if keep is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="liner-demo-")))
         else:
-            folder = keep.resolve()
+            folder = await asyncio.to_thread(keep.resolve)
         tracks = folder / "tracks"
         await asyncio.to_thread(tracks.mkdir, parents=True, exist_ok=True)
         making = asyncio.ensure_future(_make_tracks(tracks)) if audio is None else None
@@ -64,7 +64,7 @@ async def run_demo(*, audio: Path | None, keep: Path | None) -> int:
                 making.cancel()
                 await asyncio.wait({making})
         if audio is None:
-            truth = json.loads((await asyncio.to_thread((tracks / "truth.json").read_text)))
+            truth = json.loads(await asyncio.to_thread((tracks / "truth.json").read_text))
             checks = [check_track(known, outcomes.get(known["path"])) for known in truth]
         else:
             checks = [check_answered(entry, outcomes.get(entry.item_id)) for entry in entries]
@@ -97,10 +97,11 @@ async def _make_tracks(folder: Path) -> None:
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
+        await process.wait()
         raise
     if process.returncode:
         raise DemoError(
-            "the tracks could not be made: " + complaint.decode(errors="replace")[-2000:],
+            f"the tracks could not be made: {_last_line(complaint.decode(errors='replace'))}",
             reason="TRACKS_NOT_MADE",
         )
 
@@ -157,7 +158,14 @@ async def _ready(process: asyncio.subprocess.Process, log: Path) -> _Server:
                 if found := _READY.search(line.decode(errors="replace")):
                     return _Server(address=found[1], log=log)
     told = await asyncio.to_thread(log.read_text, errors="replace")
-    raise DemoError(f"the server did not start: {told[-2000:]}", reason="SERVER_NOT_STARTED")
+    raise DemoError(
+        f"the server did not start: {_last_line(told)} (--keep DIR keeps its log)",
+        reason="SERVER_NOT_STARTED",
+    )
+
+
+def _last_line(log: str) -> str:
+    return next((line for line in reversed(log.splitlines()) if line.strip()), "it said nothing")
 
 
 async def _enrich(server: _Server, entries: Sequence[Entry]) -> dict[str, Outcome]:

@@ -1,0 +1,140 @@
+"""What the command line makes of files, folders and lists."""
+
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from liner_client.inputs import InputError, collect
+
+
+def _touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"")
+    return path
+
+
+def _nothing() -> io.StringIO:
+    return io.StringIO()
+
+
+def test_a_folder_gives_its_audio_in_a_fixed_order(tmp_path: Path) -> None:
+    """Two runs over a folder must be comparable; covers and hidden files are no tracks."""
+    for name in ("b/2.MP3", "b/1.flac", "a.wav", "cover.jpg", ".hidden.wav", ".git/x.wav"):
+        _touch(tmp_path / name)
+
+    entries = collect([str(tmp_path)], stdin=_nothing())
+
+    assert [e.item_id for e in entries] == [
+        str(tmp_path / name) for name in ("a.wav", "b/1.flac", "b/2.MP3")
+    ]
+
+
+def test_a_named_file_is_sent_whatever_it_is_called(tmp_path: Path) -> None:
+    """The server judges by the bytes; a wrong extension is for it to report."""
+    path = _touch(tmp_path / "song.xyz")
+
+    [entry] = collect([str(path)], stdin=_nothing())
+
+    assert entry.path == path
+
+
+def test_a_file_named_twice_is_one_input(tmp_path: Path) -> None:
+    """`liner enrich album album/*.flac` must not pay for each song twice."""
+    path = _touch(tmp_path / "a.wav")
+
+    entries = collect([str(path), str(tmp_path), str(path)], stdin=_nothing())
+
+    assert len(entries) == 1
+
+
+def test_a_csv_states_fields_and_names_audio_beside_it(tmp_path: Path) -> None:
+    """A label's spreadsheet is the usual delivery; empty cells state nothing."""
+    (tmp_path / "list.csv").write_text(
+        "path,title,artists,bpm,isrc\na.wav,So What,Miles Davis; Bill Evans,136,\n",
+        encoding="utf-8-sig",
+    )
+
+    [entry] = collect([str(tmp_path / "list.csv")], stdin=_nothing())
+
+    assert entry.path == tmp_path / "a.wav"
+    assert [artist.name for artist in entry.track.artists] == ["Miles Davis", "Bill Evans"]
+    assert entry.track.bpm == 136
+    assert not entry.track.HasField("isrc")
+
+
+def test_json_lines_state_fields_as_the_contract_names_them() -> None:
+    """What a program writes goes in as it is, artists with roles included."""
+    row = {
+        "item_id": "x1",
+        "title": "A",
+        "artists": [{"name": "B", "role": "ARTIST_ROLE_FEATURED"}, "C"],
+        "object_name": "audio/1.wav",
+        "tags": {"mood": "blue"},
+    }
+
+    [entry] = collect(["-"], stdin=io.StringIO(json.dumps(row) + "\n\n"))
+
+    assert (entry.item_id, entry.path) == ("x1", None)
+    assert entry.track.audio.object_name == "audio/1.wav"
+    assert [artist.role for artist in entry.track.artists] == [2, 0]
+    assert entry.track.tags["mood"] == "blue"
+
+
+def test_standard_input_may_be_plain_paths() -> None:
+    """`find ... | liner enrich -` works as with any other tool."""
+    entries = collect(["-"], stdin=io.StringIO("a.wav\nsub/b c.mp3\n"))
+
+    assert [e.path for e in entries] == [Path("a.wav"), Path("sub/b c.mp3")]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"titel": "x"}', 'line 1.*no field named "titel"'),
+        ('{"title": "x"}\n{"title": 5}', "line 2"),
+        ('{"title": ', "line 1: not JSON"),
+        ('{"bpm": "fast"}', "line 1.*bpm"),
+        ("{}", "neither path nor any field"),
+        ('{"item_id": "a", "title": "x"}\n{"item_id": "a", "title": "y"}', "two inputs"),
+        ("", "no audio file"),
+    ],
+)
+def test_a_wrong_list_is_said_with_its_line(text: str, told: str) -> None:
+    """In a list of ten thousand the line number is what helps."""
+    with pytest.raises(InputError, match=told):
+        collect(["-"], stdin=io.StringIO(text))
+
+
+def test_what_is_not_there_is_said(tmp_path: Path) -> None:
+    """A typing error must not end as an empty result."""
+    with pytest.raises(InputError, match="no such file"):
+        collect([str(tmp_path / "nope.wav")], stdin=_nothing())
+
+
+def test_a_failed_list_is_an_input_again(tmp_path: Path) -> None:
+    """--failed-out of one run is what the next is given; the error is no field of a track."""
+    line = {"path": "/music/a.wav", "title": "x", "error": {"reason": "AUDIO_EMPTY"}}
+    (tmp_path / "failed.jsonl").write_text(json.dumps(line) + "\n")
+
+    [entry] = collect([str(tmp_path / "failed.jsonl")], stdin=_nothing())
+
+    assert (entry.path, entry.track.title) == (Path("/music/a.wav"), "x")
+
+
+@given(name=st.binary(min_size=1, max_size=600).filter(lambda b: not set(b) & set(b"\0\n\r")))
+def test_any_file_name_becomes_a_valid_id(name: bytes) -> None:
+    """File names are bytes; ids are at most 256 bytes of UTF-8, and differ where names do."""
+    text = os.fsdecode(name)
+    if text.lstrip().startswith("{") or not text.strip():
+        return
+    other = text + "a"
+
+    entries = collect(["-"], stdin=io.StringIO(f"{text}\n{other}\n"))
+
+    ids = [entry.item_id.encode() for entry in entries]
+    assert all(0 < len(one) <= 256 for one in ids)
+    assert len(set(ids)) == 2
