@@ -16,7 +16,7 @@ from rich.text import Text
 from liner_client import render
 from liner_client.checkpoint import Checkpoint
 from liner_client.client import LinerClient
-from liner_client.enriching import STOPPING, enrich_entries, stored_track
+from liner_client.enriching import enrich_entries, fails_for_all, stored_track
 from liner_client.errors import LinerError, to_item
 from liner_client.health import ServingStatus
 from liner_client.inputs import Entry, InputError
@@ -122,9 +122,9 @@ async def validate(
                 return entry, track
             try:
                 return entry, await liner.validate(track, profile=profile)
-            except STOPPING:
-                raise
             except LinerError as error:
+                if fails_for_all(error):
+                    raise
                 return entry, to_item(error)
 
     with Output(form, total=len(entries), what="validating", quiet=quiet) as output:
@@ -240,9 +240,9 @@ async def remove(liner: LinerClient, names: Sequence[str]) -> int:
     for name in names:
         try:
             await liner.delete(name.removeprefix(REMOTE))
-        except STOPPING:
-            raise
         except LinerError as error:
+            if fails_for_all(error):
+                raise
             failed += 1
             errors.print(Text(f"{render.plain(name)}: {error.reason}: {error}", "red"))
     return SOME_FAILED if failed else OK

@@ -22,8 +22,16 @@ from liner_client.records import Outcome
 UPLOADS_AHEAD = 4
 """Uploads at once: enough to keep a server listening, few enough to keep memory low."""
 
-STOPPING = (UnavailableError, UnauthenticatedError, PermissionDeniedError)
-"""What fails for one input would fail for all."""
+
+def fails_for_all(error: LinerError) -> bool:
+    """Whether what failed for one input would fail for every other too.
+
+    That is so when the caller is not accepted, or when nobody answered: a server that does
+    answer, and says that this track's audio could not be listened to now, names its reason.
+    """
+    if isinstance(error, UnavailableError):
+        return error.reason == "UNAVAILABLE"
+    return isinstance(error, UnauthenticatedError | PermissionDeniedError)
 
 
 async def stored_track(liner: LinerClient, entry: Entry) -> track_pb2.Track | track_pb2.Error:
@@ -34,9 +42,9 @@ async def stored_track(liner: LinerClient, entry: Entry) -> track_pb2.Track | tr
         return track
     try:
         stored = await liner.upload_file(entry.path)
-    except STOPPING:
-        raise
     except LinerError as error:
+        if fails_for_all(error):
+            raise
         return to_item(error)
     except OSError as error:
         return track_pb2.Error(

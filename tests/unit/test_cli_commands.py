@@ -165,6 +165,26 @@ async def test_validation_fails_what_has_errors(
     assert [[i["rule_id"] for i in r["issues"]] for r in records] == [[], ["TITLE_CAPS"]]
 
 
+async def test_one_track_that_cannot_be_heard_now_does_not_stop_the_others(
+    stub: Stub, liner: LinerClient, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """UNAVAILABLE with a reason is about this track; without one nobody answered at all."""
+    path = tmp_path / "list.csv"
+    path.write_text("title\nA song\nAnother\n")
+    status = rich_status(code_pb2.UNAVAILABLE, "LISTENING_CRASHED", "the process died")
+    stub.enrichment.refusals.extend([status] * 3)
+
+    await commands.validate(
+        liner,
+        collect([str(path)], stdin=io.StringIO()),
+        profile=enrichment_pb2.DELIVERY_PROFILE_MINIMAL,
+        form=OutputForm.JSONL,
+        quiet=True,
+    )
+
+    assert len(capsysbinary.readouterr().out.splitlines()) == 2
+
+
 async def test_objects_go_there_and_back(
     stub: Stub, liner: LinerClient, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
