@@ -112,6 +112,12 @@ class Settings(BaseSettings):
             raise ValueError("must be HOST:PORT, such as 127.0.0.1:50051 or [::1]:0")
         return value
 
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        # Listening processes have a working directory of their own.
+        return value.absolute()
+
     @model_validator(mode="after")
     def _fails_closed(self) -> Self:
         if self.tokens_file is not None:

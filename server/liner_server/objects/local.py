@@ -1,0 +1,283 @@
+"""Objects on a local disk: bytes in files under digests, facts in one SQLite file.
+
+    index.sqlite     names, generations and facts; WAL, synchronous=FULL
+    data/ab/...      one file an object generation, named by a digest of name and generation
+    uploads/         bytes of uploads that are not committed
+    pinned/          hard links that keep a generation alive while someone listens to it
+
+A file is fsynced and in its place before the index names it, and the index stops naming it
+before it is unlinked. In between it stands in the table `doomed`, which the next start empties:
+a crash leaves no file that nothing knows of.
+"""
+
+import asyncio
+import contextlib
+import errno
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO, Self, TypeVar
+
+from liner.v1 import storage_pb2
+
+from liner_server.errors import (
+    ConflictError,
+    DataLossError,
+    FailedPreconditionError,
+    LinerError,
+    NotFoundError,
+    OutOfRangeError,
+    ResourceExhaustedError,
+    UnavailableError,
+)
+from liner_server.objects.index import Index, file_name
+from liner_server.objects.local_upload import LocalUpload
+from liner_server.objects.names import check_name
+
+_T = TypeVar("_T")
+_KEEP_UPLOADS = timedelta(days=1)
+_THREADS = 4
+
+
+class LocalObjectStore:
+    """The `ObjectStore` of one folder, for one process: `async with LocalObjectStore(folder)`."""
+
+    def __init__(self, root: Path, *, max_object_bytes: int = 4 << 30) -> None:
+        self._root = root
+        self._max_bytes = max_object_bytes
+        self._files = ThreadPoolExecutor(_THREADS, thread_name_prefix="objects")
+        # One thread owns the index: every change of it is in order.
+        self._owner = ThreadPoolExecutor(1, thread_name_prefix="objects-index")
+        self._index: Index
+        self._open_uploads: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        self._index = await self._in(self._owner, self._start)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._in(self._owner, self._index.close)
+        self._files.shutdown()
+        self._owner.shutdown()
+
+    @contextlib.asynccontextmanager
+    async def upload(self, spec: storage_pb2.UploadSpec) -> AsyncIterator[LocalUpload]:
+        """Open an upload; see the port."""
+        check_name(spec.object_name)
+        if spec.HasField("if_generation_match"):
+            await self._in(
+                self._owner, self._index.check, spec.object_name, spec.if_generation_match
+            )
+        key = spec.upload_id or uuid.uuid4().hex
+        if key in self._open_uploads:
+            raise ConflictError(
+                f"upload {key} is open on another stream", reason="UPLOAD_OPEN", resource=key
+            )
+        self._open_uploads.add(key)
+        try:
+            if spec.upload_id:
+                await self._in(self._owner, self._index.begin_upload, spec, self._expiry())
+            path = self._part(key)
+            upload = await self._in(self._files, LocalUpload, self, spec, path)
+            try:
+                yield upload
+            finally:
+                # Shielded, so that a cancelled call does not leave a file behind.
+                await asyncio.shield(self._in(self._files, upload.close))
+        finally:
+            self._open_uploads.discard(key)
+
+    async def query_upload(self, upload_id: str) -> storage_pb2.QueryUploadResponse:
+        """Return what is kept of an upload; see the port."""
+        found = await self._in(self._owner, self._index.upload, upload_id)
+        if found is None:
+            raise NotFoundError(
+                f"no upload {upload_id} is kept", reason="UPLOAD_NOT_FOUND", resource=upload_id
+            )
+        if not found.HasField("object"):
+            with contextlib.suppress(FileNotFoundError):
+                found.persisted_size = (
+                    await self._in(self._files, os.stat, self._part(upload_id))
+                ).st_size
+        return found
+
+    @contextlib.asynccontextmanager
+    async def read(
+        self,
+        name: str,
+        *,
+        offset: int = 0,
+        length: int = 0,
+        chunk_bytes: int = 1 << 19,
+        if_generation_match: int | None = None,
+    ) -> AsyncIterator[tuple[storage_pb2.StoredObject, AsyncIterator[bytes]]]:
+        """Open an object; see the port."""
+        check_name(name)
+        stored, file = await self._in(self._owner, self._open, name)
+        try:
+            _check_generation(stored, if_generation_match)
+            end = offset + length if length else stored.size_bytes
+            if not 0 <= offset <= end <= stored.size_bytes:
+                raise OutOfRangeError(
+                    f"{name} has {stored.size_bytes} bytes; {offset} to {end} is not inside it",
+                    reason="RANGE",
+                    resource=name,
+                )
+            yield stored, self._chunks(file, offset, end, chunk_bytes)
+        finally:
+            file.close()
+
+    async def stat(self, name: str) -> storage_pb2.StoredObject:
+        """Return an object's facts; see the port."""
+        check_name(name)
+        return await self._in(self._owner, self._index.get, name)
+
+    async def list(
+        self, prefix: str, *, after: str = "", limit: int = 100
+    ) -> Sequence[storage_pb2.StoredObject]:
+        """Return objects by name; see the port."""
+        return await self._in(self._owner, self._index.names, prefix, after, limit)
+
+    async def delete(self, name: str, *, if_generation_match: int | None = None) -> None:
+        """Delete an object; see the port."""
+        check_name(name)
+        doomed = await self._in(self._owner, self._index.delete, name, if_generation_match)
+        await self._in(self._owner, self._remove, doomed)
+
+    @contextlib.asynccontextmanager
+    async def local_file(self, name: str) -> AsyncIterator[Path]:
+        """Open an object as a file; see the port."""
+        check_name(name)
+        path = await self._in(self._owner, self._pin, name)
+        try:
+            yield path
+        finally:
+            await asyncio.shield(self._in(self._files, path.unlink))
+
+    # Below: called in threads.
+
+    def _start(self) -> Index:
+        for folder in ("data", "uploads", "pinned"):
+            (self._root / folder).mkdir(parents=True, exist_ok=True)
+        index = Index(self._root / "index.sqlite")
+        for link in (self._root / "pinned").iterdir():
+            link.unlink()
+        for file in index.doomed():
+            (self._root / "data" / file).unlink(missing_ok=True)
+            index.forget(file)
+        kept = {self._part(name).name for name in index.live_uploads()}
+        for part in (self._root / "uploads").iterdir():
+            if part.name not in kept:
+                part.unlink()
+        return index
+
+    def _open(self, name: str) -> tuple[storage_pb2.StoredObject, BinaryIO]:
+        # In the index's own thread: no delete can come between the look-up and the open.
+        stored = self._index.get(name)
+        return stored, self._path(stored).open("rb")
+
+    def _pin(self, name: str) -> Path:
+        stored = self._index.get(name)
+        path = self._root / "pinned" / uuid.uuid4().hex
+        path.hardlink_to(self._path(stored))
+        return path
+
+    def _path(self, stored: storage_pb2.StoredObject) -> Path:
+        return self._root / "data" / file_name(stored.object_name, stored.generation)
+
+    def _part(self, key: str) -> Path:
+        return self._root / "uploads" / hashlib.sha256(key.encode()).hexdigest()
+
+    def _remove(self, file: str) -> None:
+        (self._root / "data" / file).unlink(missing_ok=True)
+        self._index.forget(file)
+
+    def publish(
+        self, part: Path, stored: storage_pb2.StoredObject, spec: storage_pb2.UploadSpec
+    ) -> None:
+        """Put a durable file in its place and let the index name it; runs in the index's thread."""
+        expected = spec.if_generation_match if spec.HasField("if_generation_match") else None
+        self._index.check(spec.object_name, expected)
+        stored.generation = self._index.next_generation()
+        target = self._path(stored)
+        file = file_name(stored.object_name, stored.generation)
+        self._index.doom(file)
+        target.parent.mkdir(exist_ok=True)
+        part.replace(target)
+        _sync_folder(target.parent)
+        replaced = self._index.put(stored, expected, spec.upload_id)
+        if replaced:
+            self._remove(replaced)
+
+    async def _chunks(
+        self, file: BinaryIO, offset: int, end: int, size: int
+    ) -> AsyncIterator[bytes]:
+        def pread(at: int) -> bytes:
+            return os.pread(file.fileno(), min(size, end - at), at)
+
+        while offset < end:
+            data = await self._in(self._files, pread, offset)
+            if not data:
+                raise DataLossError("the object's file is shorter than it was", reason="TRUNCATED")
+            offset += len(data)
+            yield data
+
+    async def in_files(self, work: Callable[..., _T], *arguments: object) -> _T:
+        """Run blocking file work in a thread."""
+        return await self._in(self._files, work, *arguments)
+
+    async def in_owner(self, work: Callable[..., _T], *arguments: object) -> _T:
+        """Run work on the index in its thread."""
+        return await self._in(self._owner, work, *arguments)
+
+    async def _in(
+        self, executor: ThreadPoolExecutor, work: Callable[..., _T], *arguments: object
+    ) -> _T:
+        loop = asyncio.get_running_loop()
+        try:
+            return await loop.run_in_executor(executor, work, *arguments)
+        except OSError as error:
+            raise _disk_error(error) from error
+
+    def _expiry(self) -> float:
+        return time.time() + _KEEP_UPLOADS.total_seconds()
+
+    @property
+    def max_bytes(self) -> int:
+        """Largest object taken."""
+        return self._max_bytes
+
+
+def _check_generation(stored: storage_pb2.StoredObject, expected: int | None) -> None:
+    if expected is not None and stored.generation != expected:
+        raise ConflictError(
+            f"{stored.object_name} is at generation {stored.generation}, not {expected}",
+            reason="GENERATION",
+            resource=stored.object_name,
+        )
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _disk_error(error: OSError) -> LinerError:
+    text = f"the object store's disk: {error.strerror or error}"
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
+            return ResourceExhaustedError(text, reason="DISK_FULL")
+        case errno.EROFS | errno.EACCES | errno.EPERM:
+            return FailedPreconditionError(text, reason="DISK_READ_ONLY")
+        case errno.ENOENT:
+            return DataLossError(text, reason="FILE_LOST")
+        case _:
+            return UnavailableError(text, reason="DISK")
