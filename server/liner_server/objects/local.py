@@ -100,10 +100,7 @@ class LocalObjectStore:
                 f"no upload {upload_id} is kept", reason="UPLOAD_NOT_FOUND", resource=upload_id
             )
         if not found.HasField("object"):
-            with contextlib.suppress(FileNotFoundError):
-                found.persisted_size = (
-                    await self._in(self._files, os.stat, self._part(upload_id))
-                ).st_size
+            found.persisted_size = await self._in(self._files, _size, self._part(upload_id))
         return found
 
     @contextlib.asynccontextmanager
@@ -260,6 +257,14 @@ def _check_generation(stored: storage_pb2.StoredObject, expected: int | None) ->
             reason="GENERATION",
             resource=stored.object_name,
         )
+
+
+def _size(part: Path) -> int:
+    try:
+        return part.stat().st_size
+    except FileNotFoundError:
+        # The upload is known a moment before its first byte has a file.
+        return 0
 
 
 def _sync_folder(folder: Path) -> None:
