@@ -213,7 +213,7 @@ def _labelled(label: str, style: str, text: str) -> RenderableType:
 
 
 def _indented(part: RenderableType) -> RenderableType:
-    return Padding(part, (0, 0, 0, 2))
+    return Padding(part, (0, 0, 0, 2), expand=False)
 
 
 def validation_block(
