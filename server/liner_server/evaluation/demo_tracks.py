@@ -100,7 +100,7 @@ _TRACKS = (
             "isrc": "GBSLT2400004",
             "bpm": 63,
         },
-        tags={"title": "Slow Lane", "artist": "Nadia Brandt", "bpm": "63"},
+        tags={"title": "Slow Lane", "artist": "Nadia Brandt"},
         expect={"decision": {"bpm": "PROPOSED"}},
     ),
     _DemoTrack(
