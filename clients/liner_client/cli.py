@@ -26,6 +26,7 @@ from liner_client import commands, inputs, render
 from liner_client.client import LinerClient
 from liner_client.errors import (
     DeadlineError,
+    InvalidRequestError,
     LinerError,
     PermissionDeniedError,
     UnauthenticatedError,
@@ -171,6 +172,9 @@ def execute(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
         return asyncio.run(work())
     except inputs.InputError as error:
         return _failed(str(error), commands.USAGE)
+    except InvalidRequestError as error:
+        # An input that is wrong is a result; what is raised is wrong for the run as a whole.
+        return _failed(_told(error), commands.USAGE)
     except (UnauthenticatedError, PermissionDeniedError) as error:
         return _failed(_told(error), commands.AUTHENTICATION)
     except (UnavailableError, DeadlineError) as error:

@@ -31,10 +31,11 @@ def outcome_record(outcome: Outcome) -> dict[str, Any]:
     fields = {found.field: field_record(found) for found in answer.fields}
     track = json_format.MessageToDict(answer.track, preserving_proto_field_name=True)
     # Where the audio lies and what was measured of it have their own place.
-    track.pop("audio", None)
+    for elsewhere in ("audio", "properties"):
+        track.pop(elsewhere, None)
     return record | {
         "fields": {k: v for k, v in fields.items() if not k.startswith("properties.")},
-        "properties": track.pop("properties", {}),
+        "properties": properties_record(answer.track.properties),
         "track": track,
         "needs_review": answer.processing.needs_review,
         "review_reasons": list(answer.processing.review_reasons),
@@ -77,6 +78,17 @@ def field_record(found: track_pb2.FieldResult) -> dict[str, Any]:
         ],
         "reason": found.reason,
     }
+
+
+def properties_record(facts: track_pb2.AudioProperties) -> dict[str, Any]:
+    """Return what was measured of a file, as numbers; JSON of the contract has 64 bits as text."""
+    record: dict[str, Any] = {}
+    for field, value in facts.ListFields():
+        if field.name == "duration":
+            record["duration_seconds"] = round(facts.duration.ToTimedelta().total_seconds(), 3)
+        else:
+            record[field.name] = round(value, 2) if isinstance(value, float) else value
+    return record
 
 
 def issue_record(issue: enrichment_pb2.ValidationIssue) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from liner_client import cli, commands
 from liner_client.client import LinerClient
 from liner_client.errors import (
     InvalidRequestError,
+    NotFoundError,
     PermissionDeniedError,
     UnauthenticatedError,
     UnavailableError,
@@ -211,7 +212,8 @@ async def test_objects_go_there_and_back(
         (UnavailableError("x"), commands.UNAVAILABLE),
         (UnauthenticatedError("x"), commands.AUTHENTICATION),
         (PermissionDeniedError("x"), commands.AUTHENTICATION),
-        (InvalidRequestError("x"), commands.SOME_FAILED),
+        (InvalidRequestError("x"), commands.USAGE),
+        (NotFoundError("x"), commands.SOME_FAILED),
         (InputError("x"), commands.USAGE),
         (FileNotFoundError(2, "no such file", "x"), commands.SOME_FAILED),
         (KeyboardInterrupt(), commands.INTERRUPTED),

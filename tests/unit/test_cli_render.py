@@ -26,6 +26,8 @@ def _answer() -> enrichment_pb2.EnrichMetadataResponse:
     answer.track.bpm = 63
     answer.track.audio.object_name = "audio/1"
     answer.track.properties.container = "ogg"
+    answer.track.properties.duration.seconds = 20
+    answer.track.properties.size_bytes = 1 << 40
     tempo = answer.fields.add(
         field="bpm",
         value="126",
@@ -147,7 +149,11 @@ def test_a_record_has_the_promised_keys() -> None:
         "reason": "listening finds twice the tempo",
     }
     assert record["fields"]["genre"]["value"] is None
-    assert record["properties"] == {"container": "ogg"}
+    assert record["properties"] == {
+        "container": "ogg",
+        "duration_seconds": 20.0,
+        "size_bytes": 1 << 40,
+    }
     assert "audio" not in record["track"]
 
 
