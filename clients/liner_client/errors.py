@@ -136,6 +136,13 @@ _BY_CODE: dict[int, type[LinerError]] = {
 }
 
 
+_LOST_STATUS = "Internal error from Core"
+"""What grpc.aio says when a stream ends while it is written to: the true status is lost.
+
+It comes with INTERNAL, made up on this side. Asking again is right: it goes through, or brings
+the status that was lost."""
+
+
 def _class_for(code: int, reason: str) -> type[LinerError]:
     if code == code_pb2.INVALID_ARGUMENT and reason.startswith("AUDIO_"):
         return InvalidAudioError
@@ -145,6 +152,8 @@ def _class_for(code: int, reason: str) -> type[LinerError]:
 def from_call(failure: grpc.aio.AioRpcError, *, request_id: str = "") -> LinerError:
     """Return the typed error for a failed call, with all that the server said about it."""
     code: int = failure.code().value[0]
+    if failure.details() == _LOST_STATUS:
+        code = code_pb2.UNAVAILABLE
     reason = ""
     violations: list[track_pb2.FieldViolation] = []
     retry_delay = None

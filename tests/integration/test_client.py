@@ -7,6 +7,7 @@ from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 
+import grpc
 import pytest
 from google.protobuf import duration_pb2
 from google.rpc import code_pb2, error_details_pb2
@@ -25,7 +26,7 @@ from liner_client import (
     UnimplementedError,
 )
 from liner_client.batch import MAX_MESSAGE_BYTES
-from liner_client.errors import from_item
+from liner_client.errors import from_call, from_item
 from support.stub_server import StreamPlan, Stub, rich_status, running_stub, unavailable
 
 
@@ -293,6 +294,18 @@ async def test_a_call_ends_at_its_deadline(stub: Stub, liner: LinerClient) -> No
 
     with pytest.raises(DeadlineError):
         await liner.enrich(track_pb2.Track(title="x"), deadline=timedelta(milliseconds=50))
+
+
+def test_a_status_that_grpc_lost_counts_as_an_absent_server() -> None:
+    """grpc.aio makes up INTERNAL when a stream ends under its writer; that is no server's word."""
+    lost = grpc.aio.AioRpcError(
+        grpc.StatusCode.INTERNAL,
+        grpc.aio.Metadata(),
+        grpc.aio.Metadata(),
+        details="Internal error from Core",
+    )
+
+    assert isinstance(from_call(lost), UnavailableError)
 
 
 def test_a_token_never_leaves_the_machine_in_plain_text() -> None:
