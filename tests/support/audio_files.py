@@ -6,6 +6,7 @@ from fractions import Fraction
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
 from numpy.typing import NDArray
 
 Signal = NDArray[np.float32]
@@ -57,6 +58,7 @@ def encode(
         container.metadata.update(metadata or {})
         # The encoder FFmpeg brings for Vorbis calls itself experimental.
         stream = container.add_stream(encoder, rate=rate, options={"strict": "experimental"})
+        assert isinstance(stream, AudioStream)
         stream.layout = layout
         if bit_rate is not None:
             stream.bit_rate = bit_rate

@@ -54,8 +54,12 @@ _CODECS = {
 }
 """The decoders each container may use: FFmpeg has hundreds, and each is a way in."""
 
+_DECODER_OPTIONS = {
+    # FLAC carries a checksum in each frame; without this the decoder plays damage as noise.
+    "flac": {"err_detect": "crccheck+explode"},
+}
+
 _CODEC_NAMES = {"mp3float": "mp3", "mp2float": "mp2", "mp1float": "mp1"}
-_LOSSLESS_BITS = {"flac": 24, "alac": 24}
 
 _LOUDEST = 64.0
 """36 dB over full scale: floats beyond it are damage, and their squares would overflow sums."""
@@ -160,31 +164,36 @@ class Decoding:
         if held:
             yield _join(pending)
         if not self._samples:
-            if self._damaged or self._stated.cut:
+            if self._damaged or self._stated.cut or self._stated_seconds():
                 raise BrokenAudioError("not one sample of it can be decoded")
             raise EmptyAudioError("it decodes to no samples")
 
     def problems(self) -> tuple[Problem, ...]:
         """Return how the decoded samples disagree with the file; call after the last block.
 
-        Shorter than stated is AUDIO_TRUNCATED when there is a sign of a break: damaged packets,
-        or a container that ends before its own last chunk does. Without one the data are
-        whole and the header is wrong, AUDIO_HEADER_LIES, as it is when more decodes than stated.
+        AUDIO_TRUNCATED when there is a sign of a break: damaged packets, pages missing from an
+        Ogg stream, or a container that ends before its own last chunk does. Fewer samples than
+        stated without such a sign means that the data are whole and the header is wrong:
+        AUDIO_HEADER_LIES, as when more decodes than stated.
         """
-        stated = self._stated.seconds
-        if stated is None and self._container_kind in {Container.FLAC, Container.M4A}:
-            duration, base = self._stream.duration, self._stream.time_base
-            stated = float(duration * base) if duration and base else None
-        heard = self.duration_seconds
-        cut = self._stated.cut or self._damaged > 0
+        stated, heard = self._stated_seconds(), self.duration_seconds
+        tolerance = max(_TOLERANCE_SECONDS, _TOLERANCE_SHARE * heard)
+        missing = stated is not None and heard < stated - tolerance
+        # Ogg has no header with a total: what its last page counts is what was once there.
+        paged = self._container_kind is Container.OGG
         found = []
-        if cut:
+        broken = self._stated.cut or self._damaged > 0 or (missing and paged)
+        if broken:
             found.append(Problem.AUDIO_TRUNCATED)
-        if stated is not None:
-            tolerance = max(_TOLERANCE_SECONDS, _TOLERANCE_SHARE * heard)
-            if heard > stated + tolerance or (heard < stated - tolerance and not cut):
-                found.append(Problem.AUDIO_HEADER_LIES)
+        if (missing and not broken) or (stated is not None and heard > stated + tolerance):
+            found.append(Problem.AUDIO_HEADER_LIES)
         return tuple(found)
+
+    def _stated_seconds(self) -> float | None:
+        if self._container_kind in {Container.FLAC, Container.M4A, Container.OGG}:
+            duration, base = self._stream.duration, self._stream.time_base
+            return float(duration * base) if duration and base else None
+        return self._stated.seconds
 
     def _pick_stream(self) -> AudioStream:
         streams = self._container.streams.audio
@@ -211,17 +220,19 @@ class Decoding:
                 f"{limits.min_sample_rate_hz} to {limits.max_sample_rate_hz} Hz"
             )
         context.thread_count = 1
+        context.options = _DECODER_OPTIONS.get(context.name, {})
         return stream
 
     def _bit_depth(self) -> int | None:
+        """Bits a sample: from the name of a PCM codec, from the header of a lossless one."""
         if self.codec.startswith("pcm_"):
             digits = "".join(c for c in self.codec.removeprefix("pcm_") if c.isdigit())
             return int(digits) if digits else 8
-        if self.codec in _LOSSLESS_BITS:
-            raw = getattr(self._stream.codec_context, "bits_per_raw_sample", 0)
-            if raw:
-                return int(raw)
-            return 16 if self._stream.codec_context.format.bytes == 2 else 24
+        header = self._stream.codec_context.extradata or b""
+        if self.codec == "flac" and len(header) >= 14:
+            return ((header[12] & 1) << 4 | header[13] >> 4) + 1
+        if self.codec == "alac" and len(header) >= 18:
+            return header[17]
         return None
 
     def _arrays(self) -> Iterator[NDArray[np.float32]]:

@@ -38,6 +38,7 @@ from liner_server.audio.tempo import estimate_tempo
 from liner_server.audio.windows import ANALYSIS_RATE_HZ, Windows
 
 _CHUNK = 1 << 20
+_FAILED = "the estimator failed"
 _CANCELLED = 1e-4
 """Share of the energy that is left when two channels are each other's negative."""
 
@@ -66,7 +67,7 @@ def listen(path: Path, *, name: str, limits: Limits) -> Listening:
             problems = decoding.problems()
             duration = decoding.duration_seconds
             form = Format(
-                container=sniffed.container,
+                container=sniffed.container.value,
                 codec=decoding.codec,
                 sample_rate_hz=decoding.sample_rate_hz,
                 channels=decoding.channels,
@@ -81,7 +82,7 @@ def listen(path: Path, *, name: str, limits: Limits) -> Listening:
         problems += (Problem.AUDIO_EXTENSION_MISMATCH,)
     content, content_score = classify_content(heard.signal)
     if content is Content.MUSIC:
-        tempo, key = estimate_tempo(heard.signal), estimate_key(heard.signal)
+        tempo, key = _tempo(heard.signal), _key(heard.signal)
     else:
         doubt = f"{content.value}, not music"
         tempo, key = Tempo(bpm=None, score=0.0, doubt=doubt), Key(key=None, score=0.0, doubt=doubt)
@@ -97,6 +98,21 @@ def listen(path: Path, *, name: str, limits: Limits) -> Listening:
         problems=problems,
         fingerprint=heard.fingerprint,
     )
+
+
+def _tempo(signal: NDArray[np.float32]) -> Tempo:
+    try:
+        return estimate_tempo(signal)
+    except (ArithmeticError, IndexError, ValueError) as error:
+        # One estimator that stumbles over an odd signal must not cost all other answers.
+        return Tempo(bpm=None, score=0.0, doubt=f"{_FAILED}: {type(error).__name__}")
+
+
+def _key(signal: NDArray[np.float32]) -> Key:
+    try:
+        return estimate_key(signal)
+    except (ArithmeticError, IndexError, ValueError) as error:
+        return Key(key=None, score=0.0, doubt=f"{_FAILED}: {type(error).__name__}")
 
 
 @dataclass(frozen=True)

@@ -71,6 +71,7 @@ class ListeningPool:
         self._limits = limits or Limits()
         self._size = self._policy.processes or os.cpu_count() or 1
         self._spare: list[asyncio.Future[_Process]] = []
+        self._starting: set[asyncio.Task[_Process]] = set()
         self._all: set[_Process] = set()
         self._busy = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
@@ -103,8 +104,10 @@ class ListeningPool:
     async def warm_up(self) -> None:
         """Start every process now, so that the first files need not wait for imports."""
         missing = self._size - self._busy - len(self._spare)
-        self._spare += [asyncio.ensure_future(self._start()) for _ in range(missing)]
-        await asyncio.gather(*self._spare)
+        self._spare += [self._begin() for _ in range(missing)]
+        # Waited for without being claimed: neither a failure nor a cancelled caller ends them.
+        if self._spare:
+            await asyncio.wait(self._spare)
 
     async def listen(self, path: Path, *, name: str, deadline: float) -> Listening:
         """Return what is heard in the file at `path` before `deadline`, in the loop's time.
@@ -117,6 +120,8 @@ class ListeningPool:
 
         """
         loop = asyncio.get_running_loop()
+        if deadline <= loop.time():
+            raise ListeningTimeoutError("the deadline had passed before it could be heard")
         try:
             async with asyncio.timeout_at(deadline):
                 await self._acquire()
@@ -134,10 +139,10 @@ class ListeningPool:
             waiter = self._waiting.popleft()
             if not waiter.done():
                 waiter.set_exception(_stopping())
-        spare, self._spare = self._spare, []
-        for start in spare:
+        self._spare.clear()
+        for start in self._starting:
             start.cancel()
-        await asyncio.gather(*spare, return_exceptions=True)
+        await asyncio.gather(*self._starting, return_exceptions=True)
         await asyncio.gather(*(self._end(process) for process in tuple(self._all)))
         self._starter.shutdown(wait=False)
 
@@ -183,10 +188,12 @@ class ListeningPool:
                 break
             await self._end(start.result())
         else:
-            start = asyncio.ensure_future(self._start())
+            start = self._begin()
         try:
             return await asyncio.shield(start)
         except asyncio.CancelledError:
+            if self._closed:
+                raise _stopping() from None
             self._spare.append(start)
             raise
 
@@ -238,18 +245,26 @@ class ListeningPool:
             },
         }
 
+    def _begin(self) -> "asyncio.Task[_Process]":
+        start = asyncio.create_task(self._start())
+        self._starting.add(start)
+        start.add_done_callback(self._starting.discard)
+        return start
+
     async def _start(self) -> "_Process":
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         spawning = loop.run_in_executor(self._starter, _spawn, theirs)
         try:
             child = await asyncio.shield(spawning)
-        except BaseException:
+        except asyncio.CancelledError:
+            # It takes milliseconds, and whoever is started must not be left behind.
+            await loop.run_in_executor(self._starter, _kill, await spawning)
             ours.close()
-            spawning.add_done_callback(_discard)
             raise
-        finally:
-            spawning.add_done_callback(lambda _: theirs.close())
+        except OSError as error:
+            ours.close()
+            raise ListeningCrashedError(f"no process can be started: {error.strerror}") from error
         ours.setblocking(False)
         reader, writer = await asyncio.open_unix_connection(sock=ours)
         process = _Process(child, reader, writer)
@@ -300,8 +315,8 @@ class _Process:
 
     @property
     def dead(self) -> bool:
-        """Whether it closed its end: something killed it while it had nothing to do."""
-        return self._reader.at_eof()
+        """Whether something killed it while it had nothing to do."""
+        return self._child.poll() is not None
 
     async def ask(self, request: Mapping[str, Any]) -> dict[str, Any]:
         self.jobs += 1
@@ -330,12 +345,6 @@ def _stopping() -> ListeningBusyError:
     return ListeningBusyError("the server is stopping")
 
 
-def _discard(spawning: "asyncio.Future[subprocess.Popen[bytes]]") -> None:
-    """Kill a process that was started for nobody."""
-    if not spawning.cancelled() and spawning.exception() is None:
-        _kill(spawning.result())
-
-
 def _kill(child: "subprocess.Popen[bytes]") -> int:
     child.kill()
     try:
@@ -356,21 +365,17 @@ def _spawn(theirs: socket.socket) -> "subprocess.Popen[bytes]":
         # One thread each: the pool is what uses the CPUs.
         **dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1"),
     }
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-P",
-            "-s",
-            "-m",
-            "liner_server.audio.worker",
-            str(theirs.fileno()),
-            str(os.getpid()),
-        ],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-        cwd="/",
-        pass_fds=(theirs.fileno(),),
-        start_new_session=True,
-    )
+    with theirs:
+        return subprocess.Popen(
+            [
+                *(sys.executable, "-P", "-s", "-m", "liner_server.audio.worker"),
+                *(str(theirs.fileno()), str(os.getpid())),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            cwd="/",
+            pass_fds=(theirs.fileno(),),
+            start_new_session=True,
+        )

@@ -7,6 +7,7 @@ that the data end early (`AUDIO_TRUNCATED`) or that the header is wrong (`AUDIO_
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import BinaryIO
 
 from liner_server.audio.sniff import Container, Sniffed, mpeg_frame_bytes
@@ -35,7 +36,7 @@ class Stated:
 def read_stated(file: BinaryIO, sniffed: Sniffed, *, size: int) -> Stated:
     """Return what the headers of `file`, `size` bytes long, claim; never raises for bad bytes.
 
-    FLAC and M4A totals are left to the decoder, which has parsed them already.
+    The totals of FLAC, M4A and Ogg are left to the decoder, which has parsed them already.
     """
     readers = {
         Container.WAV: _wav,
@@ -123,7 +124,7 @@ def _mp3(file: BinaryIO, offset: int, size: int) -> Stated:
 
 
 def _ogg(file: BinaryIO, offset: int, size: int) -> Stated:
-    """Ogg states no total, but its last page is marked and says how long it is."""
+    """Ogg states no total, but its last page is marked, says how long it is, and is checksummed."""
     start = max(offset, size - _OGG_TAIL)
     file.seek(start)
     tail = file.read(_OGG_TAIL)
@@ -132,9 +133,30 @@ def _ogg(file: BinaryIO, offset: int, size: int) -> Stated:
         return Stated(cut=True)
     segments = tail[at + 26]
     table = tail[at + 27 : at + 27 + segments]
-    whole = len(table) == segments and at + 27 + segments + sum(table) <= len(tail)
+    page = tail[at : at + 27 + segments + sum(table)]
+    whole = len(table) == segments and len(page) == 27 + segments + sum(table)
     last = bool(tail[at + 5] & 4)
-    return Stated(cut=not (whole and last))
+    return Stated(cut=not (whole and last and _ogg_checksum(page) == page[22:26]))
+
+
+def _ogg_checksum(page: bytes) -> bytes:
+    """The CRC of a page, as its bytes 22 to 25 hold it; they count as zero themselves."""
+    table = _crc_table()
+    crc = 0
+    for byte in page[:22] + bytes(4) + page[26:]:
+        crc = (crc << 8 & 0xFFFFFFFF) ^ table[crc >> 24 ^ byte]
+    return struct.pack("<I", crc)
+
+
+@cache
+def _crc_table() -> tuple[int, ...]:
+    table = []
+    for index in range(256):
+        crc = index << 24
+        for _ in range(8):
+            crc = (crc << 1 ^ 0x04C11DB7 if crc & 0x80000000 else crc << 1) & 0xFFFFFFFF
+        table.append(crc)
+    return tuple(table)
 
 
 def _m4a(file: BinaryIO, offset: int, size: int) -> Stated:
@@ -143,12 +165,13 @@ def _m4a(file: BinaryIO, offset: int, size: int) -> Stated:
         if at + 8 > size:
             break
         file.seek(at)
-        length, name = struct.unpack(">I4s", file.read(8))
+        (length,) = struct.unpack(">I4x", file.read(8))
         if length == 1:
             length = struct.unpack(">Q", file.read(8))[0]
-        if name == b"mdat" and length and at + length > size:
+        if at + length > size:
             return Stated(cut=True)
         if length < 8:
+            # 0 means "to the end of the file"; anything else is damage the decoder will meet.
             break
         at += length
     return Stated()

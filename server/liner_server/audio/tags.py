@@ -62,7 +62,7 @@ def read_tags(file: BinaryIO) -> dict[str, str]:
     try:
         found = TinyTag.get(file_obj=_Bounded(file), duration=False, image=False)  # type: ignore[arg-type]
     # A parser in the way of hostile bytes: whatever it raises means "no tags".
-    except (Exception, RecursionError):
+    except Exception:
         return {}
     by_name: dict[str, list[str]] = {}
     for name, value in _values(found):
@@ -70,6 +70,9 @@ def read_tags(file: BinaryIO) -> dict[str, str]:
             clean = _clean(value)
             if clean:
                 by_name.setdefault(name.lower(), []).append(clean)
+    if not any(name in by_name for name in _FIELDS["label"]) and "publisher" in by_name:
+        # ID3's TPUB is called publisher and holds the label, in practice and in MusicBrainz.
+        by_name["label"] = by_name.pop("publisher")
     tags = {}
     for path, names in _FIELDS.items():
         values = next((by_name[name] for name in names if name in by_name), None)

@@ -1,9 +1,9 @@
 """The part of a file that tempo, key and content are judged on, chosen while it streams by.
 
-Files up to five minutes are kept whole. Of a longer one, half-minute windows spread evenly over
-all of it are kept: every window until ten are held, then every second one, every fourth and
-so on. So memory has a bound and nothing needs to be known of the length beforehand, which only a
-header could tell. docs/quality.md shows what this costs in accuracy.
+Files under five and a half minutes are kept whole. Of a longer one, half-minute windows spread
+evenly over all of it are kept: every window until ten are held, then every second one, every
+fourth and so on. So memory has a bound, and nothing needs to be known of the length beforehand,
+which only a header could tell.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ _FADE = ANALYSIS_RATE_HZ // 200
 
 
 class Windows:
-    """Collects a mono signal at 22,050 Hz and keeps at most five minutes of it."""
+    """Collects a mono signal at 22,050 Hz and keeps a bounded part of it."""
 
     def __init__(self, *, window_seconds: int = WINDOW_SECONDS, max_windows: int = MAX_WINDOWS):
         self._length = window_seconds * ANALYSIS_RATE_HZ

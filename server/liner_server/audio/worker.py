@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import sys
+import traceback
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -72,9 +73,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     """What was heard, or why nothing was. Never raises for what a file holds."""
     from liner_server.audio.listen import listen
 
-    allowance = request["cpu_seconds"]
-    _allow_cpu(allowance)
-    before = _cpu_seconds()
+    _allow_cpu(request["cpu_seconds"])
     limits = request["limits"]
     try:
         heard = listen(
@@ -91,26 +90,19 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
         reply: dict[str, Any] = {"heard": wire.from_listening(heard)}
     except errors.AudioError as error:
         reply = {"reason": error.reason, "text": str(error)}
-    except MemoryError:
-        reply = _crash("out of memory")
-    except OSError as error:
-        reply = _crash(f"reading the file failed: {error.strerror}")
     except Exception as error:
-        reply = _crash(f"{type(error).__name__} while listening")
-    return {
-        **reply,
-        "cpu_seconds": _cpu_seconds() - before,
-        "rss_bytes": _resident_bytes(),
-    }
+        reply = {"reason": errors.ListeningCrashedError.reason, "text": _what_happened(error)}
+    return {**reply, "rss_bytes": _resident_bytes()}
 
 
-def _crash(text: str) -> dict[str, Any]:
-    return {"reason": errors.ListeningCrashedError.reason, "text": text}
-
-
-def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+def _what_happened(error: Exception) -> str:
+    """What an operator needs to find a fault of ours, without anything the file holds."""
+    if isinstance(error, OSError):
+        what = f"{type(error).__name__} ({error.strerror})"
+    else:
+        what = type(error).__name__
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{what} at {Path(where.filename).name}:{where.lineno}"
 
 
 def _resident_bytes() -> int:
@@ -124,8 +116,10 @@ def _resident_bytes() -> int:
 
 def _allow_cpu(seconds: float) -> None:
     """Kill this process once it has used that much more CPU: a backstop to the deadline."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    used = usage.ru_utime + usage.ru_stime
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(_cpu_seconds() + seconds) + 1, hard))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(used + seconds) + 1, hard))
 
 
 def _send(connection: socket.socket, message: dict[str, Any]) -> None:
