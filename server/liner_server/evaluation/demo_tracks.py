@@ -23,7 +23,7 @@ TRUTH = "truth.json"
 """Name of the list of what is right."""
 
 _LEVEL = np.float32(0.7)
-"""Leaves room for the peaks between samples, so that no file has a fault it is not meant to have."""
+"""Leaves room for peaks between samples: no file has a fault that it is not meant to have."""
 
 _NO_AUDIO = (
     "Liner notes\n\nSide A was recorded in one night. Somebody then saved these notes under the\n"
