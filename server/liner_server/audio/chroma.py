@@ -14,6 +14,8 @@ from liner_server.audio.spectra import SAMPLE_RATE, Floats, magnitudes
 
 _SIZE = 8192
 _HOP = 4096
+FRAME_SECONDS = _HOP / SAMPLE_RATE
+
 _LOW_HZ, _HIGH_HZ = 55.0, 2200.0
 _BASS_HZ = 220.0
 """Notes below this count as bass, which carries the root more often than not."""
@@ -76,10 +78,36 @@ def measure(mono: Floats) -> Chroma:
     )
 
 
-def _peaks(spectra: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:
+def steadiness(mono: Floats) -> float:
+    """Return the share of spectral peaks that are still there a tenth of a second later.
+
+    Held notes stay within a fifth of a semitone; a voice that speaks and a bird that calls glide
+    away, and the peaks of noise come and go. 0 to 1, weighted by level.
+    """
+    spectra = magnitudes(mono, _SIZE // 2, _HOP // 2)
+    frame, pitch, height = _peaks(spectra, _SIZE // 2)
+    weight = np.sqrt(height)
+    kept = total = 0.0
+    bounds = np.searchsorted(frame, np.arange(len(spectra) + 1))
+    for now in range(len(spectra) - 1):
+        here = slice(bounds[now], bounds[now + 1])
+        there = np.sort(pitch[bounds[now + 1] : bounds[now + 2]])
+        total += float(weight[here].sum())
+        if not len(there):
+            continue
+        place = np.searchsorted(there, pitch[here])
+        nearest = np.minimum(
+            np.abs(there[np.minimum(place, len(there) - 1)] - pitch[here]),
+            np.abs(there[np.maximum(place - 1, 0)] - pitch[here]),
+        )
+        kept += float((weight[here] * (nearest < 0.2)).sum())
+    return kept / total if total else 0.0
+
+
+def _peaks(spectra: Floats, size: int = _SIZE) -> tuple[NDArray[np.intp], Floats, Floats]:
     """Return frame, MIDI pitch and height of every spectral peak worth a vote."""
-    first = int(_LOW_HZ * _SIZE / SAMPLE_RATE)
-    last = int(_HIGH_HZ * _SIZE / SAMPLE_RATE)
+    first = int(_LOW_HZ * size / SAMPLE_RATE)
+    last = int(_HIGH_HZ * size / SAMPLE_RATE)
     around = spectra[:, first - 1 : last + 2]
     middle = around[:, 1:-1]
     is_peak = (middle > around[:, :-2]) & (middle >= around[:, 2:])
@@ -89,6 +117,6 @@ def _peaks(spectra: Floats) -> tuple[NDArray[np.intp], Floats, Floats]:
     left, centre, right = (np.log(around[frame, index + i] + 1e-9) for i in range(3))
     # A parabola through the logarithms finds the peak between two bins.
     shift = np.clip(0.5 * (left - right) / (left - 2 * centre + right - 1e-12), -0.5, 0.5)
-    frequency = (first + index + shift) * SAMPLE_RATE / _SIZE
+    frequency = (first + index + shift) * SAMPLE_RATE / size
     pitch = 12 * np.log2(frequency / 440.0) + 69
     return frame, pitch, middle[frame, index]

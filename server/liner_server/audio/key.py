@@ -1,4 +1,12 @@
-"""The key of a mono signal: pitch classes held against key profiles."""
+"""The key of a mono signal: pitch classes against profiles, chords and bass, in all 24 keys.
+
+Each key is described as a listener at home in it would hear the music: how strong its tonic, its
+dominant and every other degree are, in all and in the bass, which chords come, which lead to
+which, and which begins and ends. One fitted table weighs these for major and one for minor,
+whatever the tonic, so a thing learned in C holds in F sharp. Three published profiles are among
+the measures and keep the table from believing its own examples too much. A second table says
+whether there is a tonal centre at all.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,6 +14,7 @@ from numpy.typing import NDArray
 from liner_server.audio import chroma
 from liner_server.audio.measurements import Key
 from liner_server.audio.spectra import SAMPLE_RATE, Floats, is_silent, softmax
+from liner_server.audio.tables import load_table
 
 NOTES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 KEYS = tuple(f"{note} {mode}" for mode in ("major", "minor") for note in NOTES)
@@ -27,36 +36,147 @@ PROFILES: dict[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 """Published key profiles, major and minor, tonic first: Temperley's and Krumhansl's from
 listeners and scores, bgate from electronic dance music."""
 
-_SHORTEST = SAMPLE_RATE // 2
+SHORTEST_SECONDS = 0.5
 _LISTED = 4
+_TONICS = np.arange(12)
+_FRAMES_A_CHORD = 3
+"""About half a second: shorter than a harmony, longer than a passing note."""
+
+_TRIADS = np.array(
+    [
+        [(pitch - root) % 12 in shape for pitch in range(12)]
+        for shape in ((0, 4, 7), (0, 3, 7))
+        for root in range(12)
+    ],
+    np.float64,
+) / np.sqrt(3)
 
 
 def estimate_key(mono: NDArray[np.float32]) -> Key:
     """Return the key of a mono signal at 22,050 Hz, or a doubt where nothing tonal is heard."""
-    if len(mono) < _SHORTEST or is_silent(mono):
-        return Key(key=None, score=0.0, doubt="too short or silent")
-    notes = chroma.measure(mono)
+    if is_silent(mono):
+        return Key(key=None, score=0.0, doubt="silence")
+    if len(mono) < SHORTEST_SECONDS * SAMPLE_RATE:
+        return Key(key=None, score=0.0, doubt="too short to hold a key")
+    return judge(chroma.measure(mono))
+
+
+def judge(notes: chroma.Chroma) -> Key:
+    """Return the key of pitch classes already measured."""
     if not len(notes.frames):
         return Key(key=None, score=0.0, doubt="no notes heard")
-    scores = softmax(20 * np.mean([correlations(notes.frames, name) for name in PROFILES], axis=0))
-    order = np.argsort(scores)[::-1][:_LISTED]
-    candidates = tuple((KEYS[i], float(scores[i])) for i in order)
+    _, values = describe(notes)
+    shares = softmax(load_table("key").apply(values)[:, 0])
+    centre = load_table("tonal")
+    logit = centre.apply(tonal_features(notes, shares)[1][None])[0, 0]
+    tonal = float(1 / (1 + np.exp(-logit)))
+    order = np.argsort(-shares)[:_LISTED]
+    candidates = tuple((KEYS[i], float(shares[i]) * tonal) for i in order)
+    heard = tonal >= centre.numbers["least"]
     return Key(
-        key=candidates[0][0],
+        key=candidates[0][0] if heard else None,
         score=candidates[0][1],
         candidates=candidates,
         tuning_cents=notes.tuning_cents,
-        features={"margin": candidates[0][1] - candidates[1][1]},
+        doubt="" if heard else "no clear tonal centre",
+        features={
+            "score": candidates[0][1],
+            "margin": candidates[0][1] - candidates[1][1],
+            "tonal": tonal,
+            "agreement": agreement(notes, int(order[0])),
+            "seconds": len(notes.frames) * chroma.FRAME_SECONDS,
+        },
     )
 
 
-def correlations(frames: Floats, name: str) -> Floats:
+def describe(notes: chroma.Chroma) -> tuple[list[str], Floats]:
+    """Return the names of the features and their values, shape (24 keys, features)."""
+    names: list[str] = []
+    columns: list[Floats] = []
+
+    def add(name: str, major: Floats, minor: Floats, *, shared: bool = False) -> None:
+        """Add one measure, by tonic; each mode weighs it for itself unless it is shared."""
+        if shared:
+            names.append(name)
+            columns.append(np.concatenate([major, minor]))
+            return
+        names.extend((f"major {name}", f"minor {name}"))
+        nothing = np.zeros(12)
+        columns.append(np.concatenate([major, nothing]))
+        columns.append(np.concatenate([nothing, minor]))
+
+    mean = _unit(notes.frames.mean(0) - notes.frames.mean())
+    for name in PROFILES:
+        fit = correlations(notes, name)
+        add(name, fit[:12], fit[12:], shared=True)
+    bass = _unit(notes.bass.mean(0))
+    for degree in range(12):
+        row = (_TONICS + degree) % 12
+        add(f"degree {degree}", mean[row], mean[row])
+        add(f"bass degree {degree}", bass[row], bass[row])
+
+    chords = _chords(notes)
+    share = np.sqrt(chords.mean(0))
+    for degree in range(12):
+        for quality in (0, 12):
+            row = quality + (_TONICS + degree) % 12
+            add(f"chord {degree}{'m' if quality else ''}", share[row], share[row])
+    for name, part in (("first", chords[:3]), ("last", chords[-3:])):
+        chord = part.mean(0)
+        add(f"{name} is tonic", chord[:12], chord[12:], shared=True)
+        dominant = chord[(_TONICS + 7) % 12]
+        add(f"{name} is dominant", dominant, dominant)
+    steps = sum((chords[:-d].T @ chords[d:] / len(chords) for d in (1, 2)), np.zeros((24, 24)))
+    fifth, fourth = (_TONICS + 7) % 12, (_TONICS + 5) % 12
+    for name, root in (("V", fifth), ("v", 12 + fifth), ("IV", fourth), ("iv", 12 + fourth)):
+        add(f"{name} to tonic", steps[root, _TONICS], steps[root, 12 + _TONICS])
+    return names, np.stack(columns, axis=1)
+
+
+def correlations(notes: chroma.Chroma, name: str) -> Floats:
     """Return how the mean pitch classes correlate with a profile in each of the 24 keys."""
-    mean = frames.mean(0) - frames.mean()
-    mean = mean / (np.linalg.norm(mean) + 1e-9)
+    mean = _unit(notes.frames.mean(0) - notes.frames.mean())
     values = []
     for table in PROFILES[name]:
-        profile = np.asarray(table) - np.mean(table)
-        profile = profile / np.linalg.norm(profile)
+        profile = _unit(np.asarray(table) - np.mean(table))
         values += [float(mean @ np.roll(profile, tonic)) for tonic in range(12)]
     return np.asarray(values)
+
+
+def tonal_features(notes: chroma.Chroma, shares: Floats) -> tuple[list[str], Floats]:
+    """Return what tells whether there is a tonal centre: names and values."""
+    mean = notes.frames.mean(0)
+    unit = notes.frames / (np.linalg.norm(notes.frames, axis=1, keepdims=True) + 1e-9)
+    held = (unit[1:] * unit[:-1]).sum(1).mean() if len(unit) > 1 else 0.0
+    features = {
+        "best fit": max(float(correlations(notes, name).max()) for name in PROFILES),
+        "best share": float(shares.max()),
+        "one grid": notes.tuning_strength,
+        "unevenness": float(mean.std() / (mean.mean() + 1e-9)),
+        "notes sharp": float(mean.mean()),
+        "notes held": float(held),
+        "short": min(1.0, 4 / (len(notes.frames) * chroma.FRAME_SECONDS)),
+    }
+    return list(features), np.array(list(features.values()))
+
+
+def agreement(notes: chroma.Chroma, index: int) -> float:
+    """Return the share of the published profiles that alone would give the same key."""
+    votes = [int(correlations(notes, name).argmax()) == index for name in PROFILES]
+    return sum(votes) / len(votes)
+
+
+def _chords(notes: chroma.Chroma) -> Floats:
+    """Return how likely each of the 24 triads is at each half second, (segments, 24)."""
+    count = max(1, len(notes.frames) // _FRAMES_A_CHORD)
+    both = notes.frames + 0.5 * notes.bass
+    used = both[: count * _FRAMES_A_CHORD]
+    segments = used.reshape(count, -1, 12).mean(1)
+    segments /= np.linalg.norm(segments, axis=1, keepdims=True) + 1e-9
+    fit = segments @ _TRIADS.T
+    weights = np.exp(12 * (fit - fit.max(1, keepdims=True)))
+    return np.asarray(weights / weights.sum(1, keepdims=True))
+
+
+def _unit(vector: Floats) -> Floats:
+    return np.asarray(vector / (np.linalg.norm(vector) + 1e-9))

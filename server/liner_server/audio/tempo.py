@@ -1,60 +1,92 @@
-"""The tempo of a mono signal: two independent estimators and one vote."""
+"""The tempo of a mono signal: many candidates, two independent listeners, one fitted ranking.
+
+Every tempo that a listener favours and every tempo commonly taken for it (half, double, three
+halves ...) is described by some hundred measures and ranked by a small fitted table, so that the
+octave is decided by evidence and not by a fixed preference. A second table says whether there is a
+beat at all; together they give each candidate a score. Scores are not probabilities of being
+right until `core.calibration` has had them.
+"""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from liner_server.audio import beatnet
+from liner_server.audio import rhythm
 from liner_server.audio.measurements import Tempo
-from liner_server.audio.spectra import (
-    SAMPLE_RATE,
-    Floats,
-    autocorrelation,
-    is_silent,
-    magnitudes,
-    mel_filters,
-    softmax,
-)
+from liner_server.audio.spectra import SAMPLE_RATE, Floats, is_silent, softmax
+from liner_server.audio.tables import load_table
 
-_SHORTEST = SAMPLE_RATE
+SHORTEST_SECONDS = 0.8
+"""Less than two beats at any usual tempo: nothing repeats."""
+
 _LISTED = 4
+_SAME = 0.04
+"""Tempi within this share of each other are one tempo, as listeners and tests hold."""
 
 
 def estimate_tempo(mono: NDArray[np.float32]) -> Tempo:
     """Return the tempo of a mono signal at 22,050 Hz, or a doubt where no beat is heard."""
-    if len(mono) < _SHORTEST or is_silent(mono):
-        return Tempo(bpm=None, score=0.0, doubt="too short or silent")
-    beats = beatnet.activations(mono[: 60 * SAMPLE_RATE]).mean(0)[:, :2].sum(1)
-    grid = np.exp(np.arange(np.log(50), np.log(220), 0.004))
-    total = _comb(autocorrelation(beats), beatnet.FRAMES_PER_SECOND, grid)
-    onsets, rate = _onset_envelope(mono)
-    total = total + _comb(autocorrelation(onsets), rate, grid)
-    total *= np.exp(-0.5 * (np.log2(grid / 118) / 0.7) ** 2)
-    peaks = [i for i in range(1, len(grid) - 1) if total[i - 1] < total[i] >= total[i + 1]]
-    if not peaks:
-        return Tempo(bpm=None, score=0.0, doubt="no steady beat")
-    peaks.sort(key=lambda i: -total[i])
-    scores = softmax(8 * total[peaks] / total.max())
-    candidates = tuple(
-        (round(float(grid[i]), 2), float(s)) for i, s in zip(peaks, scores, strict=True)
-    )[:_LISTED]
-    return Tempo(bpm=candidates[0][0], score=candidates[0][1], candidates=candidates)
+    if is_silent(mono):
+        return Tempo(bpm=None, score=0.0, doubt="silence")
+    if len(mono) < SHORTEST_SECONDS * SAMPLE_RATE:
+        return Tempo(bpm=None, score=0.0, doubt="too short to hold a beat")
+    return judge(rhythm.hear(mono))
 
 
-def _comb(correlation: Floats, rate: float, grid: Floats) -> Floats:
-    lags = np.arange(len(correlation))
-    total = np.zeros(len(grid))
-    for multiple, weight in ((1, 1.0), (2, 0.6), (3, 0.4), (4, 0.6), (8, 0.3)):
-        lag = 60 * rate / grid * multiple
-        inside = lag < 0.8 * len(correlation)
-        total += np.where(inside, weight * np.interp(lag, lags, correlation), 0)
-    return np.maximum(total, 0)
+def judge(heard: rhythm.Rhythm) -> Tempo:
+    """Return the tempo of a rhythm already heard."""
+    tempi = np.array(rhythm.candidates(heard))
+    if not len(tempi):
+        return Tempo(bpm=None, score=0.0, doubt="nothing repeats")
+    _, values = rhythm.describe(heard, tempi)
+    shares = softmax(load_table("tempo").apply(values)[:, 0])
+    pulse = load_table("pulse")
+    beat = float(1 / (1 + np.exp(-pulse.apply(beat_features(heard, shares)[1][None])[0, 0])))
+    order = np.argsort(-shares)[:_LISTED]
+    candidates = tuple((round(float(tempi[i]), 2), float(shares[i]) * beat) for i in order)
+    best = candidates[0][0]
+    steady = rhythm.stability(heard, best)
+    features = {
+        "score": candidates[0][1],
+        "margin": candidates[0][1] - (candidates[1][1] if len(candidates) > 1 else 0.0),
+        "beat": beat,
+        "agreement": agreement(heard, best),
+        "seconds": heard.seconds,
+    }
+    if beat < pulse.numbers["least"]:
+        return Tempo(
+            bpm=None,
+            score=candidates[0][1],
+            candidates=candidates,
+            stability=steady,
+            doubt="no steady beat",
+            features=features,
+        )
+    return Tempo(
+        bpm=best,
+        score=candidates[0][1],
+        candidates=candidates,
+        stability=steady,
+        features=features,
+    )
 
 
-def _onset_envelope(mono: Floats) -> tuple[Floats, float]:
-    size, hop = 1024, 220
-    mel = np.log1p(100 * magnitudes(mono, size, hop) @ mel_filters(size, 80, 30, 10_000) / 256)
-    flux = np.maximum(mel[2:] - mel[:-2], 0).mean(1)
-    rate = SAMPLE_RATE / hop
-    width = int(rate) | 1
-    flux = np.maximum(flux - np.convolve(flux, np.ones(width) / width, "same"), 0)
-    return flux, rate
+def beat_features(heard: rhythm.Rhythm, shares: Floats) -> tuple[list[str], Floats]:
+    """Return what tells whether there is a beat: names and values."""
+    features = {
+        "onsets comb": float(heard.onsets.comb().max()),
+        "low comb": float(heard.low_onsets.comb().max()),
+        "beats comb": float(heard.beats.comb().max()),
+        "beat strength": heard.beat_strength,
+        "best share": float(shares.max()),
+        "short": min(1.0, 4 / heard.seconds),
+        "onset rate": float(np.log2(max(heard.onset_rate, 0.25))),
+    }
+    return list(features), np.array(list(features.values()))
+
+
+def agreement(heard: rhythm.Rhythm, bpm: float) -> float:
+    """Return the share of the independent listeners whose own favourite is this tempo."""
+    favourites = [rhythm.favourite(view) for view in (heard.onsets, *heard.networks)]
+    votes = [abs(favourite / bpm - 1) < _SAME for favourite in favourites]
+    # The networks are three of one kind: together they count as much as the onsets.
+    return 0.5 * votes[0] + 0.5 * sum(votes[1:]) / max(1, len(votes) - 1)

@@ -295,4 +295,6 @@ class _Melody:
 def _weight(step: int, beat: int) -> float:
     if step == 0:
         return 1.0
+    if beat == 6:
+        return {2: 0.35, 4: 0.7}.get(step, 0.03)
     return 0.5 if step % 2 == 0 else 0.08

@@ -160,6 +160,30 @@ STYLES = {
         bass="r.....r...f.", chords="x.x.x.x.x.x.", melody=0.9, arpeggio=True,
         chord_voices=("guitar", "piano", "organ"),
     ),
+    "barcarolle": Style(
+        bpm=(44, 84), meter="6/8",
+        bass="r.....f.....", chords="x.x.x.x.x.x.", melody=1.3, arpeggio=True,
+        bass_voices=("piano", "strings"), chord_voices=("piano", "guitar", "strings"),
+        lead_voices=("flute", "strings", "piano", "voice"),
+    ),
+    "tarantella": Style(
+        bpm=(88, 150), meter="6/8",
+        bass="r.....r.....", chords="....x.....x.", melody=2.4, staccato=0.5,
+        bass_voices=("piano", "strings", "guitar"), chord_voices=("piano", "strings", "guitar"),
+        lead_voices=("flute", "strings", "clarinet"),
+    ),
+    "minuet": Style(
+        bpm=(80, 160), meter="3/4",
+        bass="r...........", chords="x.x.x.x.x.x.", melody=1.2, arpeggio=True,
+        bass_voices=("piano", "strings"), chord_voices=("piano", "strings"),
+        lead_voices=("piano", "strings", "flute"),
+    ),
+    "shuffle": Style(
+        bpm=(84, 140),
+        drums={"kick": "x.......x...?...", "snare": "....x.......x...", "hat": "x.x.x.x.x.x.x.x."},
+        bass="r.f.w.f.r.f.w.f.", chords="x.......x...x...", melody=1.0, swing=0.33,
+        chord_voices=("guitar", "piano", "organ"), lead_voices=("guitar", "voice"),
+    ),
     "folk": Style(
         bpm=(76, 148),
         bass="r.......f.......", chords="x...x.x...x.x.x.", melody=0.9,

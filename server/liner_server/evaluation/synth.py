@@ -135,8 +135,8 @@ def _master(mix: Samples, piece: Piece, rate: int, rng: np.random.Generator) -> 
 def draw(seed: int, *, style: str | None = None, loop: bool | None = None) -> Piece:
     """Return a random piece of any style, as hard as records are: the evaluation's staple.
 
-    A third are loops of 1, 2, 4 or 8 bars, as sample packs hold them, where tempo follows from
-    the length; the rest are careless cuts of 12 to 40 s.
+    Two fifths are loops of 1, 2, 4 or 8 bars, as sample packs hold them, where tempo nearly
+    follows from the length; the rest are careless cuts of 12 to 40 s.
     """
     rng = np.random.default_rng([seed, 0])
     style = style or str(rng.choice(sorted(STYLES)))
@@ -148,10 +148,13 @@ def draw(seed: int, *, style: str | None = None, loop: bool | None = None) -> Pi
     bpm = round(bpm, int(rng.integers(0, 3)))
     beats_a_bar = {"4/4": 4, "3/4": 3, "6/8": 2}[traits.meter]
     if loop is None:
-        loop = bool(rng.random() < 1 / 3)
+        loop = bool(rng.random() < 0.4)
     if loop:
-        bars = int(rng.choice([1, 2, 4, 8]))
+        bars = int(rng.choice([1, 2, 4, 8], p=[0.3, 0.35, 0.25, 0.1]))
         seconds = max(1.2, bars * beats_a_bar * 60 / bpm)
+        # Sample packs are not all cut to the sample.
+        if rng.random() < 0.4:
+            seconds *= 1 + float(rng.normal(0, 0.015))
     else:
         seconds = float(rng.uniform(12, 40))
     rough = not loop and bool(rng.random() < 0.5)

@@ -1,0 +1,1 @@
+"""Fitted curves; `liner_server.evaluation.fit` writes them."""
