@@ -1,0 +1,149 @@
+"""Artists: one name a field, each once, no stand-ins for a name."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+from liner.v1 import enrichment_pb2, track_pb2
+
+from liner_server.audio.measurements import Listening
+from liner_server.core.rules.rule import Finding, Rule
+from liner_server.core.rules.titles import hidden_characters_removed
+
+ERROR = enrichment_pb2.SEVERITY_ERROR
+WARNING = enrichment_pb2.SEVERITY_WARNING
+
+_GUEST = re.compile(r"\s[(\[]?(?:feat|ft|featuring)\b\.?\s", re.IGNORECASE)
+_UNKNOWN = {"unknown", "unknown artist", "n/a", "none", "artist", "tba", "-"}
+_VARIOUS = {"various", "various artists", "v.a.", "va"}
+
+
+def _names(track: track_pb2.Track) -> Iterator[tuple[int, str]]:
+    return ((index, artist.name) for index, artist in enumerate(track.artists))
+
+
+def _empty(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    for index, name in _names(track):
+        if not name.strip():
+            yield Finding(message="an artist without a name", field=f"artists[{index}].name")
+
+
+def _guest(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    for index, name in _names(track):
+        if _GUEST.search(name):
+            main, guest = _GUEST.split(name, maxsplit=1)
+            yield Finding(
+                message=f"two artists in one: {main.strip()}, and {guest.strip(' )]')} as featured",
+                current=name,
+                suggested=f"{main.strip()}; {guest.strip(' )]')} (featured)",
+                field=f"artists[{index}].name",
+            )
+
+
+def _unknown(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    for index, name in _names(track):
+        if name.strip().lower() in _UNKNOWN:
+            yield Finding(
+                message=f"{name} is nobody's name", current=name, field=f"artists[{index}].name"
+            )
+
+
+def _various(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    for index, name in _names(track):
+        if name.strip().lower() in _VARIOUS:
+            yield Finding(
+                message="Various Artists is for releases; a recording names its own",
+                current=name,
+                field=f"artists[{index}].name",
+            )
+
+
+def _twice(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    counts = Counter((a.name.casefold().strip(), a.role or 1) for a in track.artists)
+    for (name, _role), count in counts.items():
+        if name and count > 1:
+            yield Finding(message=f"{name} is named {count} times in one role", current=name)
+
+
+def _both(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    main = {a.name.casefold() for a in track.artists if a.role <= track_pb2.ARTIST_ROLE_MAIN}
+    for index, artist in enumerate(track.artists):
+        featured = artist.role == track_pb2.ARTIST_ROLE_FEATURED
+        if featured and artist.name.casefold() in main:
+            yield Finding(
+                message=f"{artist.name} is a main artist and a guest",
+                current=artist.name,
+                field=f"artists[{index}].role",
+            )
+
+
+def _hidden(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    for index, name in _names(track):
+        clean = hidden_characters_removed(name)
+        if clean != name:
+            yield Finding(
+                message="holds invisible characters or needless white space",
+                current=name,
+                suggested=clean,
+                field=f"artists[{index}].name",
+            )
+
+
+RULES = (
+    Rule(
+        rule_id="ARTIST_NAME_EMPTY",
+        severity=ERROR,
+        field="artists",
+        source="DDEX AVS",
+        why="A credit without a name pays nobody.",
+        check=_empty,
+    ),
+    Rule(
+        rule_id="ARTIST_GUEST_INSIDE",
+        severity=WARNING,
+        field="artists",
+        source="Apple Music Style Guide",
+        why="One name a field: joined names make a new artist's page.",
+        check=_guest,
+    ),
+    Rule(
+        rule_id="ARTIST_UNKNOWN",
+        severity=ERROR,
+        field="artists",
+        source="Apple Music Style Guide",
+        why="A stand-in for a name is refused.",
+        check=_unknown,
+    ),
+    Rule(
+        rule_id="ARTIST_VARIOUS",
+        severity=WARNING,
+        field="artists",
+        source="Apple Music Style Guide",
+        why="Only a compilation as a whole has various artists.",
+        check=_various,
+    ),
+    Rule(
+        rule_id="ARTIST_TWICE",
+        severity=WARNING,
+        field="artists",
+        source="DDEX AVS",
+        why="A double credit is paid twice or not at all.",
+        check=_twice,
+    ),
+    Rule(
+        rule_id="ARTIST_MAIN_AND_FEATURED",
+        severity=WARNING,
+        field="artists",
+        source="Apple Music Style Guide",
+        why="Nobody is a guest on their own recording.",
+        check=_both,
+    ),
+    Rule(
+        rule_id="ARTIST_HIDDEN_CHARACTERS",
+        severity=WARNING,
+        field="artists",
+        source="Unicode Standard Annex 15",
+        why="A name with an invisible difference is another artist to every machine.",
+        check=_hidden,
+    ),
+)

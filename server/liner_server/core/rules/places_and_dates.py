@@ -1,0 +1,157 @@
+"""Languages, territories, dates, P and C lines, and the parental warning."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from functools import cache
+
+from liner.v1 import enrichment_pb2, track_pb2
+
+from liner_server.audio.measurements import Listening
+from liner_server.core.rules.rule import Check, Finding, Rule
+
+ERROR = enrichment_pb2.SEVERITY_ERROR
+WARNING = enrichment_pb2.SEVERITY_WARNING
+
+_DATE = re.compile(r"^(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?$")
+_LINE = re.compile(r"^\s*(?:\u2117|\u00a9|\([pc]\))?\s*(\d{4})\s+\S")
+_FIRST_YEAR = 1860
+"""Nobody recorded sound before."""
+
+WORLDWIDE = "Worldwide"
+
+
+@cache
+def _countries() -> frozenset[str]:
+    import pycountry
+
+    return frozenset(country.alpha_2 for country in pycountry.countries)
+
+
+@cache
+def _is_language(tag: str) -> bool:
+    import langcodes
+
+    return bool(langcodes.tag_is_valid(tag))
+
+
+def _territories(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    for index, text in enumerate(track.territories):
+        code = text.removeprefix("-")
+        if code != WORLDWIDE and code not in _countries():
+            upper = code.strip().upper()
+            fixed = WORLDWIDE if upper in ("WORLDWIDE", "WORLD", "WW") else upper
+            known = fixed == WORLDWIDE or fixed in _countries()
+            yield Finding(
+                message="a territory is an ISO 3166-1 alpha-2 code or Worldwide",
+                current=text,
+                suggested=fixed if known else None,
+                field=f"territories[{index}]",
+            )
+
+
+def _territories_twice(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    for code, count in Counter(track.territories).items():
+        if count > 1:
+            yield Finding(message=f"{code} is named {count} times", current=code)
+    plain = [code for code in track.territories if not code.startswith("-")]
+    if WORLDWIDE in plain and len(plain) > 1:
+        yield Finding(message="Worldwide holds the others already", current=WORLDWIDE)
+
+
+def _language(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    if track.language and not _is_language(track.language):
+        yield Finding(message='a language is a BCP 47 tag: "en", "pt-BR"', current=track.language)
+
+
+def _instrumental(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    if track.language == "zxx" and track.lyrics.strip():
+        yield Finding(message="zxx says instrumental, but there are lyrics", current="zxx")
+
+
+def _date(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    text = track.release_date
+    if not text:
+        return
+    found = _DATE.match(text)
+    if not found:
+        yield Finding(message='a date reads "2024", "2024-05" or "2024-05-17"', current=text)
+        return
+    year, month, day = (int(part) if part else 1 for part in found.groups())
+    try:
+        datetime(year, month, day, tzinfo=UTC)
+    except ValueError:
+        yield Finding(message="there is no such day", current=text)
+        return
+    if not _FIRST_YEAR <= year <= datetime.now(UTC).year + 1:
+        yield Finding(message=f"the year must be between {_FIRST_YEAR} and next year", current=text)
+
+
+def _line(field: str) -> Check:
+    def check(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+        text = getattr(track, field)
+        if text and not _LINE.match(text):
+            yield Finding(message="a year and an owner: 2024 Example Records", current=text)
+
+    return check
+
+
+RULES = (
+    Rule(
+        rule_id="TERRITORY_UNKNOWN",
+        severity=ERROR,
+        field="territories",
+        source="DDEX AVS",
+        why="A deal in a territory that does not exist sells nothing.",
+        check=_territories,
+    ),
+    Rule(
+        rule_id="TERRITORY_TWICE",
+        severity=WARNING,
+        field="territories",
+        source="DDEX AVS",
+        why="Double or overlapping territories are two deals for one place.",
+        check=_territories_twice,
+    ),
+    Rule(
+        rule_id="LANGUAGE_UNKNOWN",
+        severity=ERROR,
+        field="language",
+        source="BCP 47",
+        why="Shops filter and recommend by language.",
+        check=_language,
+    ),
+    Rule(
+        rule_id="LANGUAGE_AGAINST_LYRICS",
+        severity=WARNING,
+        field="language",
+        source="ISO 639-2",
+        why="An instrumental has no lyrics.",
+        check=_instrumental,
+    ),
+    Rule(
+        rule_id="DATE_INVALID",
+        severity=ERROR,
+        field="release_date",
+        source="ISO 8601",
+        why="A release without a possible date is never released.",
+        check=_date,
+    ),
+    Rule(
+        rule_id="P_LINE_FORMAT",
+        severity=WARNING,
+        field="p_line",
+        source="DDEX AVS",
+        why="The line names the year and the owner of the recording.",
+        check=_line("p_line"),
+    ),
+    Rule(
+        rule_id="C_LINE_FORMAT",
+        severity=WARNING,
+        field="c_line",
+        source="DDEX AVS",
+        why="The line names the year and the owner of the artwork and notes.",
+        check=_line("c_line"),
+    ),
+)

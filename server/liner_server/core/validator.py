@@ -1,0 +1,135 @@
+"""Runs the rules over a track and scores what they find. Pure; needs no model."""
+
+from collections.abc import Iterable, Mapping
+
+from liner.v1 import enrichment_pb2, track_pb2
+
+from liner_server.audio.measurements import Listening
+from liner_server.core.enums import Profile
+from liner_server.core.fields import FIELDS, read
+from liner_server.core.rules import artists, audio_match, identifiers, places_and_dates, titles
+from liner_server.core.rules.rule import Rule
+
+_Profile = enrichment_pb2.DeliveryProfile
+
+FAMILIES: Mapping[str, tuple[Rule, ...]] = {
+    "identifiers": identifiers.RULES,
+    "titles": titles.RULES,
+    "artists": artists.RULES,
+    "places_and_dates": places_and_dates.RULES,
+    "audio_match": audio_match.RULES,
+}
+"""Every rule, by the family whose score it lowers."""
+
+SHARES: Mapping[int, float] = {
+    enrichment_pb2.SEVERITY_ERROR: 0.5,
+    enrichment_pb2.SEVERITY_WARNING: 0.15,
+    enrichment_pb2.SEVERITY_INFO: 0.0,
+}
+"""What one broken rule takes of its family's score."""
+
+_MINIMAL = ("title", "artists")
+_DDEX = (*_MINIMAL, "isrc", "label", "territories", "p_line", "properties.duration")
+REQUIRED: Mapping[int, tuple[str, ...]] = {
+    enrichment_pb2.DELIVERY_PROFILE_UNSPECIFIED: _MINIMAL,
+    enrichment_pb2.DELIVERY_PROFILE_MINIMAL: _MINIMAL,
+    enrichment_pb2.DELIVERY_PROFILE_DDEX: _DDEX,
+    enrichment_pb2.DELIVERY_PROFILE_APPLE: (
+        *_DDEX,
+        "genre",
+        "c_line",
+        "release_date",
+        "language",
+        "upc",
+        "parental_warning",
+    ),
+}
+"""Fields that a delivery profile needs."""
+
+_STATED: Mapping[str, tuple[str, ...]] = {
+    "identifiers": ("isrc", "iswc", "upc"),
+    "titles": ("title", "version_title", "album"),
+    "artists": ("artists",),
+}
+_ORDER = {path: position for position, path in enumerate(FIELDS)}
+
+
+def validate(
+    track: track_pb2.Track, *, profile: Profile, listening: Listening | None = None
+) -> enrichment_pb2.ValidateMetadataResponse:
+    """Return what breaks a rule, how to mend it, and the scores.
+
+    A family's score is the product of what its findings leave: an ERROR takes half, a WARNING
+    0.15, an INFO nothing. The overall confidence is the product of the families' scores;
+    completeness is told beside it and not part of it: a field that is not stated is not wrong.
+    """
+    response = enrichment_pb2.ValidateMetadataResponse(confidence=1.0)
+    for family, rules in FAMILIES.items():
+        score = _judge(rules, track, listening, response)
+        response.confidence *= score
+        if _applies(family, track, listening):
+            setattr(response.scores, family, round(score, 4))
+    response.confidence = round(response.confidence, 4)
+    _complete(response, track, profile)
+    issues = sorted(response.issues, key=_urgency)
+    del response.issues[:]
+    response.issues.extend(issues)
+    return response
+
+
+def _judge(
+    rules: Iterable[Rule],
+    track: track_pb2.Track,
+    listening: Listening | None,
+    response: enrichment_pb2.ValidateMetadataResponse,
+) -> float:
+    score = 1.0
+    for rule in rules:
+        for finding in rule.check(track, listening):
+            field = finding.field or rule.field
+            score *= 1 - SHARES[rule.severity]
+            response.issues.add(
+                rule_id=rule.rule_id,
+                field=field,
+                severity=rule.severity,
+                message=finding.message,
+                source=rule.source,
+            )
+            if finding.suggested is not None:
+                response.suggestions.add(
+                    field=field,
+                    current=finding.current,
+                    suggested=finding.suggested,
+                    rule_id=rule.rule_id,
+                )
+    return score
+
+
+def _applies(family: str, track: track_pb2.Track, listening: Listening | None) -> bool:
+    """Whether a family's score is told: it had something to judge."""
+    if family == "audio_match":
+        return listening is not None
+    if family == "identifiers" and any(a.isni or a.ipi for a in track.artists):
+        return True
+    return any(read(track, path) is not None for path in _STATED.get(family, ()))
+
+
+def _complete(
+    response: enrichment_pb2.ValidateMetadataResponse, track: track_pb2.Track, profile: Profile
+) -> None:
+    required = REQUIRED[profile]
+    missing = [path for path in required if read(track, path) is None]
+    response.scores.completeness = round(1 - len(missing) / len(required), 4)
+    for path in missing:
+        response.issues.add(
+            rule_id="FIELD_MISSING",
+            field=path,
+            severity=enrichment_pb2.SEVERITY_WARNING,
+            message=f"the profile {_Profile.Name(profile)[17:].lower()} needs it",
+            source="DDEX ERN" if path in _DDEX else "Apple Music Style Guide",
+        )
+
+
+def _urgency(issue: enrichment_pb2.ValidationIssue) -> tuple[int, int]:
+    path = issue.field.split("[")[0]
+    return issue.severity, _ORDER.get(path, len(_ORDER))
