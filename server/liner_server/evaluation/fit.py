@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from liner_server.audio import chroma, gate, key, rhythm, tempo
 from liner_server.audio.measurements import Content
@@ -28,6 +29,7 @@ from liner_server.core.calibration import feature, log_odds
 from liner_server.evaluation import metrics, synth
 from liner_server.evaluation.regress import classify, rank
 from liner_server.evaluation.sounds import SOUNDS, render_sound
+from liner_server.evaluation.styles import STYLES
 
 ESTIMATOR_SEEDS = range(1400)
 CALIBRATION_SEEDS = range(1400, 1800)
@@ -36,8 +38,8 @@ SOUND_SEEDS = range(300)
 CALIBRATION_SOUND_SEEDS = range(300, 360)
 REPORT_SOUND_SEEDS = range(360, 420)
 
-_LOOP_STYLES = ("drums", "percussion", "metronome", "breakbeat", "bass line", "riff", "solo",
-                "ambient")  # fmt: skip
+_LOOP_STYLES = ("drums", "percussion", "clatter", "metronome", "breakbeat", "bass line", "riff",
+                "solo", "ambient")  # fmt: skip
 """What gates take for noise: the gate gets extra loops of these."""
 
 _AUDIO_TABLES = Path(gate.__file__).parent / "tables"
@@ -62,8 +64,8 @@ def hear_piece(seed: int) -> Heard:
     """Return what is heard in one of the generator's pieces."""
     piece = synth.draw(seed)
     mono = synth.render(piece, sample_rate=SAMPLE_RATE).mean(1)
-    tonal = bool(synth.STYLES[piece.style].chords + synth.STYLES[piece.style].bass)
-    tonal = tonal or synth.STYLES[piece.style].melody > 0
+    style = STYLES[piece.style]
+    tonal = bool(style.chords or style.bass or style.melody)
     return Heard(
         bpm=piece.bpm,
         key=piece.key if tonal else None,
@@ -111,14 +113,16 @@ def gate_recording(row: tuple[str, str]) -> tuple[int, Floats]:
     return gate.CLASSES.index(Content(content)), gate.describe(decode(Path(path)))[1]
 
 
-def same_tempo(tempi: Floats, bpm: float) -> Any:
+def same_tempo(tempi: Floats, bpm: float) -> NDArray[np.bool_]:
     """Return which tempi are within 4 % of the label."""
-    return np.abs(tempi / bpm - 1) < 0.04
+    return np.asarray(np.abs(tempi / bpm - 1) < 0.04)
 
 
 def fit_tempo(pieces: Sequence[Heard], sounds: Sequence[Heard]) -> dict[str, dict[str, Any]]:
     """Return the tables that rank tempi and that tell whether there is a beat."""
-    groups, right, names = [], [], []
+    groups: list[Floats] = []
+    right: list[NDArray[np.bool_]] = []
+    names: list[str] = []
     for heard in pieces:
         tempi = np.array(rhythm.candidates(heard.rhythm))
         names, values = rhythm.describe(heard.rhythm, tempi)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 _LIMIT = 4.0
 """Standardised features are clipped here, in fitting as in use."""

@@ -242,6 +242,9 @@ class _Chords:
         self._row = (style.chords * 2)[:steps]
         self._steps = steps
         self._voice = str(rng.choice(style.chord_voices))
+        self._power = style.power and rng.random() < 0.6
+        if self._power:
+            self._voice = "distorted"
         self._arpeggio = style.arpeggio
         self._staccato = style.staccato
         self._low = int(rng.integers(50, 62))
@@ -251,7 +254,11 @@ class _Chords:
         for number, step in enumerate(strokes):
             end = strokes[number + 1] if number + 1 < len(strokes) else self._steps
             tones = chords.at(bar + step / self._steps).tones
-            pitches = sorted(self._low + (tone - self._low) % 12 for tone in tones)
+            if self._power:
+                root = 40 + (tones[0] - 40) % 12
+                pitches = [root, root + 7, root + 12]
+            else:
+                pitches = sorted(self._low + (tone - self._low) % 12 for tone in tones)
             length = (end - step) * self._staccato
             if self._arpeggio:
                 yield step, length * 2, self._voice, pitches[number % len(pitches)], 1.6

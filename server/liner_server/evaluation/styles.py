@@ -52,6 +52,9 @@ class Style:
     arpeggio: bool = False
     """Chords broken into single notes."""
 
+    power: bool = False
+    """Three pieces in five play chords without thirds on a distorted guitar."""
+
 
 STYLES = {
     "house": Style(
@@ -73,13 +76,13 @@ STYLES = {
         bpm=(88, 168),
         drums={"kick": "x.....?.x.x...?.", "snare": "....x.......x...", "hat": "x.x.x.x.x.x.x.x."},
         bass="r.r.r.r.r.r.r.r.", chords="x...x.x.x...x.x.", melody=0.8,
-        chord_voices=("guitar", "saw", "organ"), lead_voices=("voice", "guitar"),
+        chord_voices=("guitar", "saw", "organ"), lead_voices=("voice", "guitar"), power=True,
     ),
     "punk": Style(
         bpm=(150, 200),
         drums={"kick": "x.....x.x.x...?.", "snare": "....x.......x...", "hat": "x.x.x.x.x.x.x.x."},
         bass="r.r.r.r.r.r.r.r.", chords="x.x.x.x.x.x.x.x.", melody=0.7,
-        chord_voices=("guitar", "saw"), lead_voices=("voice",),
+        chord_voices=("guitar", "saw"), lead_voices=("voice",), power=True,
     ),
     "ballad": Style(
         bpm=(56, 84),
@@ -228,6 +231,11 @@ STYLES = {
     "percussion": Style(
         bpm=(80, 140),
         drums={"tom": "x..x..x...x.?.?.", "shaker": "x.xxx.xxx.xxx.xx", "rim": "?..x..?...?..x.."},
+    ),
+    "clatter": Style(
+        bpm=(80, 170),
+        drums={"clap": "x.....x...?.x...", "shaker": "?.x?..x?.xx?..x.",
+               "open hat": "....x....?..x...", "rim": "..x..?..x..x?..?"},
     ),
     "metronome": Style(bpm=(70, 190), drums={"kick": "x...x...x...x..."}),
     "ambient": Style(

@@ -13,7 +13,7 @@ import scipy.fft as sfft
 
 from liner_server.evaluation.score import Event, compose
 from liner_server.evaluation.styles import STYLES
-from liner_server.evaluation.voices import VOICES, Samples, drum, note
+from liner_server.evaluation.voices import VOICES, Kit, Samples, draw_kit, drum, note
 
 NOTES = ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B")
 
@@ -76,12 +76,13 @@ def render(piece: Piece, *, sample_rate: int = 44_100) -> Samples:
     tail = sample_rate * 2
     mix = np.zeros((frames + tail, 2), np.float32)
     cache: dict[tuple[str, float, int], Samples] = {}
+    kit = draw_kit(rng)
     pans = {part: rng.uniform(-0.5, 0.5) for part in ("chords", "melody", "drums")}
     for event in compose(piece):
         begin = round(event.time * sample_rate)
         if begin >= frames:
             continue
-        sound = _sound(event, piece, sample_rate, rng, cache)
+        sound = _sound(event, piece, sample_rate, rng, kit, cache)
         if begin < 0:
             sound, begin = sound[-begin:], 0
         sound = sound[: len(mix) - begin]
@@ -96,13 +97,15 @@ def _sound(
     piece: Piece,
     rate: int,
     rng: np.random.Generator,
+    kit: Kit,
     cache: dict[tuple[str, float, int], Samples],
 ) -> Samples:
-    """Return one event's samples; the same stroke or note is made once a piece."""
-    name = (event.voice, event.pitch, round(event.seconds * 50))
+    """Return one event's samples; a note is made once a piece, a stroke four times."""
+    variant = int(rng.integers(4)) if event.part == "drums" else round(event.seconds * 50)
+    name = (event.voice, event.pitch, variant)
     if name not in cache:
         if event.part == "drums":
-            cache[name] = drum(event.voice, rate, rng)
+            cache[name] = drum(event.voice, rate, rng, kit)
         else:
             pitch = event.pitch + piece.detune_cents / 100
             cache[name] = note(VOICES[event.voice], pitch, event.seconds, rate, rng)

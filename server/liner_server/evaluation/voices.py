@@ -48,6 +48,7 @@ VOICES = {
     "voice": Voice(slope=1.4, attack=0.06, decay=0.0, release=0.08, vibrato=0.4, breath=0.04),
     "saw": Voice(slope=1.0, attack=0.004, decay=0.4, release=0.04),
     "square": Voice(slope=1.0, odd=True, attack=0.004, decay=0.35, release=0.03),
+    "distorted": Voice(slope=0.75, attack=0.004, decay=0.0, release=0.04),
     "pad": Voice(slope=1.6, attack=0.25, decay=0.0, release=0.4),
     "bass": Voice(slope=1.8, attack=0.006, decay=0.5, release=0.04),
     "sub": Voice(slope=3.5, attack=0.01, decay=0.0, release=0.05),
@@ -93,19 +94,44 @@ def _waveform(slope: float, odd: bool, harmonics: int) -> Samples:
     return np.asarray(wave / np.sqrt(np.mean(wave**2)) * 0.3, np.float32)
 
 
-def drum(name: str, rate: int, rng: np.random.Generator) -> Samples:
+@dataclass(frozen=True, kw_only=True)
+class Kit:
+    """How a piece's drums differ from the next piece's."""
+
+    pitch: float = 1.0
+    fall: float = 1.0
+    """How long strokes ring."""
+
+    noise: float = 1.0
+    loose: float = 0.0
+    """Spread of pitch from stroke to stroke: real skins and shakers are never struck alike."""
+
+
+def draw_kit(rng: np.random.Generator) -> Kit:
+    """Return a random kit, from a tight machine to a box of junk."""
+    return Kit(
+        pitch=float(np.exp(rng.normal(0, 0.25))),
+        fall=float(np.exp(rng.normal(0, 0.45))),
+        noise=float(np.exp(rng.normal(0.2, 0.6))),
+        loose=float(rng.choice([0.0, 0.02, 0.15])),
+    )
+
+
+def drum(name: str, rate: int, rng: np.random.Generator, kit: Kit) -> Samples:
     """Return one stroke of kick, snare, clap, hat, open hat, tom, shaker or rim."""
     seconds, body_hz, body_fall, noise_fall, noise, colour = _DRUMS[name]
+    seconds *= max(1.0, kit.fall)
     time = np.arange(int(seconds * rate), dtype=np.float32) / rate
     hiss = rng.standard_normal(len(time)).astype(np.float32)
     if colour > 0:
         # The first difference is the cheapest high-pass there is.
-        hiss = np.diff(hiss, prepend=np.float32(0)) * 0.7
-    wave = noise * hiss * np.exp(-time / noise_fall)
+        hiss = np.diff(hiss, prepend=np.float32(0)) * np.float32(0.7)
+    wave = noise * kit.noise * hiss * np.exp(-time / (noise_fall * kit.fall))
     if body_hz:
         # The skin is tightest at the stroke: pitch falls as it comes to rest.
-        cycles = body_hz * (time + 0.04 * (1 - np.exp(-time / 0.02)))
-        wave = wave + np.sin(2 * np.pi * cycles) * np.exp(-time / body_fall)
+        hertz = body_hz * kit.pitch * float(np.exp(rng.normal(0, 1) * kit.loose))
+        cycles = hertz * (time + 0.04 * (1 - np.exp(-time / 0.02)))
+        wave = wave + np.sin(2 * np.pi * cycles) * np.exp(-time / (body_fall * kit.fall))
     return np.asarray(wave * rng.uniform(0.85, 1.0), np.float32)
 
 

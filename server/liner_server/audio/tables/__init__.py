@@ -27,11 +27,11 @@ class Table:
     """(features, outputs)."""
 
     bias: Floats
-    hidden: Floats | None
-    """(features, units) into tanh; None for a purely linear table."""
+    hidden: Floats
+    """(features, units) into tanh; no units in a purely linear table."""
 
-    hidden_bias: Floats | None
-    output: Floats | None
+    hidden_bias: Floats
+    output: Floats
     """(units, outputs)."""
 
     numbers: Mapping[str, float]
@@ -41,10 +41,8 @@ class Table:
         """Return scores, shape (rows, outputs), of feature rows."""
         # Clipped: what lies far outside the fitted range must not decide alone.
         standard = np.clip((values - self.mean) / self.scale, -4, 4)
-        scores = standard @ self.linear + self.bias
-        if self.hidden is not None:
-            scores = scores + np.tanh(standard @ self.hidden + self.hidden_bias) @ self.output
-        return np.asarray(scores)
+        units = np.tanh(standard @ self.hidden + self.hidden_bias)
+        return np.asarray(standard @ self.linear + self.bias + units @ self.output)
 
 
 @cache
@@ -56,18 +54,22 @@ def load_table(name: str) -> Table:
 
 def parse_table(data: Mapping[str, Any]) -> Table:
     """Return the table that JSON data describes."""
-
-    def array(key: str) -> Floats | None:
-        return np.asarray(data[key], np.float64) if data.get(key) is not None else None
-
+    linear = np.asarray(data["linear"], np.float64)
+    width, outputs = linear.shape
     return Table(
         features=tuple(data["features"]),
         mean=np.asarray(data["mean"], np.float64),
         scale=np.asarray(data["scale"], np.float64),
-        linear=np.asarray(data["linear"], np.float64),
+        linear=linear,
         bias=np.asarray(data["bias"], np.float64),
-        hidden=array("hidden"),
-        hidden_bias=array("hidden_bias"),
-        output=array("output"),
+        hidden=np.asarray(
+            np.zeros((width, 0)) if data["hidden"] is None else data["hidden"], np.float64
+        ),
+        hidden_bias=np.asarray(
+            [] if data["hidden_bias"] is None else data["hidden_bias"], np.float64
+        ),
+        output=np.asarray(
+            np.zeros((0, outputs)) if data["output"] is None else data["output"], np.float64
+        ),
         numbers=dict(data.get("numbers", {})),
     )
