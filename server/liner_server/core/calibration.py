@@ -12,23 +12,16 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from importlib import resources
 from typing import Any, Self
+
+from liner.v1 import track_pb2
+
+from liner_server.core.enums import Basis
 
 UNFITTED_CAP = 0.6
 """No score without a fitted table becomes a higher probability than this: below the 0.8 at which
 an answer is taken without review."""
-
-
-class Basis(StrEnum):
-    """What a probability rests on."""
-
-    FITTED = "fitted"
-    """Counted on labelled data that the estimator had not seen."""
-
-    CAPPED = "capped"
-    """No data for this field and source: the raw score, capped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +30,7 @@ class Calibrated:
 
     probability: float
     basis: Basis
+    """CALIBRATED by a fitted table, or UNCALIBRATED: the raw score, capped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,8 +102,12 @@ class Calibration:
         score = min(1.0, max(0.0, score))
         curve = self._curves.get((field, source))
         if curve is None:
-            return Calibrated(probability=min(score, UNFITTED_CAP), basis=Basis.CAPPED)
-        return Calibrated(probability=curve.at(score, features or {}), basis=Basis.FITTED)
+            return Calibrated(
+                probability=min(score, UNFITTED_CAP), basis=track_pb2.CONFIDENCE_BASIS_UNCALIBRATED
+            )
+        return Calibrated(
+            probability=curve.at(score, features or {}), basis=track_pb2.CONFIDENCE_BASIS_CALIBRATED
+        )
 
 
 def log_odds(score: float) -> float:
