@@ -195,6 +195,9 @@ class Enricher:
             if not policy.fields:
                 enriched.properties.MergeFrom(audio_properties(listening))
             issues = sorted([*_audio_issues(listening), *issues], key=lambda i: i.severity)
+        # What was filled is no longer missing.
+        found = {r.field for r in results if r.decision == track_pb2.DECISION_FILLED}
+        issues = [i for i in issues if i.rule_id != "FIELD_MISSING" or i.field not in found]
         return enrichment_pb2.EnrichMetadataResponse(
             track=enriched,
             fields=results,

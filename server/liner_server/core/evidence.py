@@ -5,7 +5,7 @@ The numbers here are published rules, not measurements, except where a fitted ta
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 
 from liner.v1 import track_pb2
 
@@ -15,6 +15,7 @@ from liner_server.core.claims import Claim
 from liner_server.core.fields import FIELDS, Kind, finite, number_text, read
 from liner_server.core.keys import parse_key
 from liner_server.core.ledger import given_claims
+from liner_server.core.rules.codes import normalise_isrc, normalise_upc
 
 GIVEN_TRUST: Mapping[Kind, float] = {Kind.TEMPO: 0.7, Kind.KEY: 0.7}
 """Probability that what a label states is right, by kind of field; 0.9 where none is named.
@@ -41,7 +42,7 @@ def tag_claims(tags: Mapping[str, str]) -> list[Claim]:
         field = FIELDS.get(path)
         if field is None or path.startswith("properties."):
             continue
-        value = _TAG_READERS.get(field.kind, _text)(text)
+        value = (_CODE_READERS.get(path) or _TAG_READERS.get(field.kind, _text))(text)
         if value:
             claims.append(
                 Claim(
@@ -169,6 +170,41 @@ def _never(text: str) -> str:
     """Tags for these are written in too many ways to be read safely."""
     return ""
 
+
+def _isrc(text: str) -> str:
+    return normalise_isrc(text) or ""
+
+
+def _upc(text: str) -> str:
+    return normalise_upc(text) or ""
+
+
+def _date(text: str) -> str:
+    # Taggers write a time behind the day.
+    day = text.strip()[:10]
+    whole = {4: f"{day}-01-01", 7: f"{day}-01"}.get(len(day), day)
+    try:
+        date.fromisoformat(whole)
+    except ValueError:
+        return ""
+    return day
+
+
+def _language(text: str) -> str:
+    import langcodes
+
+    tag = text.strip()
+    return tag if len(tag) <= 35 and langcodes.tag_is_valid(tag) else ""
+
+
+_CODE_READERS: Mapping[str, Callable[[str], str]] = {
+    "isrc": _isrc,
+    "iswc": _never,
+    "upc": _upc,
+    "release_date": _date,
+    "language": _language,
+}
+"""Codes in a tag count only if they could be right: nobody has asked for what is in there."""
 
 _TAG_READERS: Mapping[Kind, Callable[[str], str]] = {
     Kind.TEMPO: _tempo,

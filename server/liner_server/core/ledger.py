@@ -20,6 +20,7 @@ from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.core.claims import Claim
 from liner_server.core.enums import Basis, Decision, OverwritePolicy
 from liner_server.core.fields import FIELDS, Field, Kind, finite, read, write
+from liner_server.core.keys import parse_key
 
 _UNNAMED = 0.5
 _FLOOR = 0.01
@@ -127,7 +128,9 @@ def agrees(field: Field, one: str, other: str) -> bool:
                 Kind.NUMBER: 0.5 * 10**-field.digits if field.digits != 1 else 0.5,
             }[field.kind]
             return abs(a - b) <= slack
-        case Kind.KEY | Kind.WARNING:
+        case Kind.KEY:
+            return parse_key(one) is not None and parse_key(one) == parse_key(other)
+        case Kind.WARNING:
             return False
         case _:
             return _plain(one) == _plain(other)
