@@ -86,6 +86,9 @@ def _judged(
     else:
         yield _tempo(float(truth["bpm"]), results.get("bpm"))
         yield _key(str(truth["key"]), results.get("key"))
+    if expect.get("clean"):
+        faults = [i.rule_id for i in answer.issues if i.severity != enrichment_pb2.SEVERITY_INFO]
+        yield not faults, ", ".join(faults) or "no fault found"
     for field, decision in expect.get("decision", {}).items():
         found = results.get(field)
         made = word(track_pb2.Decision.Name(found.decision), "DECISION_") if found else "NO ANSWER"

@@ -200,6 +200,7 @@ def test_the_demo_accepts_right_answers() -> None:
         {"expect": {"decision": {"bpm": "KEPT"}}},
         {"expect": {"issue": {"isrc": "ISRC"}}},
         {"expect": {"error": "AUDIO_UNSUPPORTED"}},
+        {"expect": {"clean": True}},
     ],
 )
 def test_the_demo_refuses_wrong_answers(change: dict[str, object]) -> None:
