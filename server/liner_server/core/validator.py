@@ -7,17 +7,31 @@ from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.audio.measurements import Listening
 from liner_server.core.enums import Profile
 from liner_server.core.fields import FIELDS, read
-from liner_server.core.rules import artists, audio_match, identifiers, places_and_dates, titles
+from liner_server.core.rules import (
+    artist_names,
+    artists,
+    audio_match,
+    identifiers,
+    master,
+    music,
+    places_and_dates,
+    texts,
+    titles,
+)
+from liner_server.core.rules.across_batch import across_batch
 from liner_server.core.rules.rule import Rule
 
 _Profile = enrichment_pb2.DeliveryProfile
 
+__all__ = ["FAMILIES", "REQUIRED", "SHARES", "across_batch", "validate"]
+
 FAMILIES: Mapping[str, tuple[Rule, ...]] = {
     "identifiers": identifiers.RULES,
-    "titles": titles.RULES,
-    "artists": artists.RULES,
+    "titles": (*titles.RULES, *texts.RULES),
+    "artists": (*artists.RULES, *artist_names.RULES),
     "places_and_dates": places_and_dates.RULES,
-    "audio_match": audio_match.RULES,
+    "music": (*music.RULES, *master.RULES),
+    "audio_match": (*audio_match.RULES, *master.HEARD_RULES),
 }
 """Every rule, by the family whose score it lowers."""
 
@@ -85,9 +99,13 @@ def _judge(
 ) -> float:
     score = 1.0
     for rule in rules:
+        broken = False
         for finding in rule.check(track, listening):
             field = finding.field or rule.field
-            score *= 1 - SHARES[rule.severity]
+            # A rule takes its share once, in however many places it is broken.
+            if not broken:
+                score *= 1 - SHARES[rule.severity]
+            broken = True
             response.issues.add(
                 rule_id=rule.rule_id,
                 field=field,

@@ -1,0 +1,305 @@
+"""Rules on what is stated of the music: key, tempo, genre, moods, lyrics and warnings."""
+
+import re
+from datetime import UTC, datetime
+
+from liner.v1 import track_pb2
+
+from liner_server.core.fields import number_text
+from liner_server.core.keys import parse_key
+from liner_server.core.rules.book import (
+    APPLE,
+    AVS,
+    ERROR,
+    INFO,
+    PRACTICE,
+    WARNING,
+    Found,
+    Heard,
+    RuleBook,
+    Track,
+    shown,
+)
+from liner_server.core.rules.rule import Finding
+
+_BOOK = RuleBook()
+_NO_GENRE = frozenset(("other", "unknown", "misc", "miscellaneous", "genre", "none", "n/a"))
+_GENRE_TEMPI = {
+    "drum and bass": (160, 185),
+    "drum & bass": (160, 185),
+    "house": (115, 135),
+    "techno": (120, 160),
+    "trance": (125, 150),
+    "dubstep": (135, 145),
+}
+_EXPLICIT = re.compile(
+    r"\b(?:(?:mother)?fuck(?:s|ed|er|ers|in|ing)?|shit|bullshit|bitch(?:es)?|cunt|niggas?|"
+    r"cocksucker|whore|fotze|puta|pute)\b",
+    re.IGNORECASE,
+)
+_MARKUP = re.compile(r"^\s*\[[^\]\n]{1,40}\]", re.MULTILINE)
+_SYMBOL = re.compile(r"^\s*(?:\u2117|\u00a9|\([pc]\)|copyright\b)\s*", re.IGNORECASE)
+_YEAR = re.compile(r"\d{4}")
+
+
+@_BOOK.rule(
+    "KEY_SPELLING",
+    INFO,
+    "key",
+    source=PRACTICE,
+    why="One key has many spellings; one of them lets tracks be found by key.",
+)
+def _key_spelling(track: Track, _: Heard) -> Found:
+    if track.key and (key := parse_key(track.key)) and key != track.key:
+        yield Finding(message=f"written canonically: {key}", current=track.key, suggested=key)
+
+
+@_BOOK.rule(
+    "KEY_AGAINST_MODE",
+    WARNING,
+    "key",
+    source=PRACTICE,
+    why="A mode stated twice and differently is wrong once.",
+)
+def _mode(track: Track, _: Heard) -> Found:
+    if not track.tags or not track.key:
+        return
+    mode, key = track.tags.get("mode", "").lower(), parse_key(track.key)
+    if mode in ("major", "minor") and key and not key.endswith(mode):
+        yield Finding(message=f"the tag mode says {mode}", current=track.key)
+
+
+@_BOOK.rule(
+    "BPM_UNUSUAL",
+    INFO,
+    "bpm",
+    source=PRACTICE,
+    why="Outside 60 to 200 a tempo is more often an octave off than true.",
+)
+def _unusual(track: Track, _: Heard) -> Found:
+    bpm = track.bpm
+    if 20 <= bpm < 60 or 200 < bpm <= 400:
+        better = bpm * 2 if bpm < 60 else bpm / 2
+        yield Finding(
+            message=f"rare; {number_text(better, 2)} may be meant",
+            current=number_text(bpm, 2),
+            suggested=number_text(better, 2),
+        )
+
+
+@_BOOK.rule(
+    "BPM_AGAINST_GENRE",
+    INFO,
+    "bpm",
+    source=PRACTICE,
+    why="Half or double the tempo of its genre puts a track into the wrong set.",
+)
+def _genre_tempo(track: Track, _: Heard) -> Found:
+    tempi = _GENRE_TEMPI.get(track.genre.lower()) if track.genre else None
+    if tempi is None or not track.bpm or tempi[0] <= track.bpm <= tempi[1]:
+        return
+    for other in (track.bpm * 2, track.bpm / 2):
+        if tempi[0] <= other <= tempi[1]:
+            yield Finding(
+                message=f"{track.genre} is felt at {tempi[0]} to {tempi[1]}",
+                current=number_text(track.bpm, 2),
+                suggested=number_text(other, 2),
+            )
+
+
+@_BOOK.rule(
+    "ENERGY_RANGE",
+    WARNING,
+    "energy",
+    source="liner.v1",
+    why="Energy and danceability are shares from 0 to 1.",
+)
+def _shares(track: Track, _: Heard) -> Found:
+    for path, value in (("energy", track.energy), ("danceability", track.danceability)):
+        if not 0 <= value <= 1:
+            yield Finding(
+                message="from 0 to 1",
+                current=number_text(value, 3),
+                suggested=number_text(value / 100, 3) if 1 < value <= 100 else None,
+                field=path,
+            )
+
+
+@_BOOK.rule(
+    "GENRE_STAND_IN",
+    WARNING,
+    "genre",
+    source=APPLE,
+    why="A genre that says nothing is refused, and no listener finds it.",
+)
+def _no_genre(track: Track, _: Heard) -> Found:
+    if track.genre and (
+        track.genre.lower() in _NO_GENRE or re.fullmatch(r"\(?\d+\)?", track.genre)
+    ):
+        yield Finding(message="says nothing about the music", current=track.genre)
+
+
+@_BOOK.rule(
+    "GENRE_LIST",
+    WARNING,
+    "genre",
+    source=AVS,
+    why="The main genre is one; further ones have a field of their own.",
+)
+def _genre_list(track: Track, _: Heard) -> Found:
+    if ";" in track.genre or ", " in track.genre:
+        first = re.split(r"[;,]", track.genre)[0].strip()
+        yield Finding(message="several genres in one", current=track.genre, suggested=first or None)
+
+
+@_BOOK.rule(
+    "LIST_DUPLICATE",
+    INFO,
+    "subgenres",
+    source=PRACTICE,
+    why="An entry named twice counts twice.",
+)
+def _duplicates(track: Track, _: Heard) -> Found:
+    for path, entries in (
+        ("subgenres", track.subgenres),
+        ("moods", track.moods),
+        ("instruments", track.instruments),
+    ):
+        if len(entries) > 1:
+            kept = {entry.casefold(): entry for entry in reversed(entries)}
+            if len(kept) < len(entries):
+                yield Finding(
+                    message="an entry is named twice",
+                    current="; ".join(entries),
+                    suggested="; ".join(reversed(kept.values())),
+                    field=path,
+                )
+
+
+@_BOOK.rule(
+    "WARNING_AGAINST_LYRICS",
+    WARNING,
+    "parental_warning",
+    source=AVS,
+    why="Explicit words under a clean flag are taken down.",
+)
+def _warning(track: Track, _: Heard) -> Found:
+    if not track.lyrics:
+        return
+    flag = track.parental_warning
+    if flag == track_pb2.PARENTAL_WARNING_EXPLICIT or not _EXPLICIT.search(track.lyrics):
+        return
+    name = track_pb2.ParentalWarning.Name(flag)[17:] if flag else ""
+    edited = flag == track_pb2.PARENTAL_WARNING_EXPLICIT_CONTENT_EDITED
+    yield Finding(
+        message="the lyrics hold explicit words",
+        current=name,
+        suggested=None if edited else "EXPLICIT",
+    )
+
+
+@_BOOK.rule(
+    "LYRICS_MARKUP",
+    WARNING,
+    "lyrics",
+    source=APPLE,
+    why="Section headings and time stamps are shown as if they were sung.",
+)
+def _markup(track: Track, _: Heard) -> Found:
+    if "[" in track.lyrics and _MARKUP.search(track.lyrics):
+        yield Finding(message="holds headings or time stamps in brackets")
+
+
+@_BOOK.rule(
+    "INSTRUMENTAL_WITH_VOCALS",
+    WARNING,
+    "instruments",
+    source="ISO 639-2",
+    why="zxx says that nobody sings.",
+)
+def _vocals(track: Track, _: Heard) -> Found:
+    if track.language == "zxx" and any("vocal" in name.lower() for name in track.instruments):
+        yield Finding(message="vocals in a track stated as instrumental")
+
+
+@_BOOK.rule(
+    "LANGUAGE_SPELLING",
+    INFO,
+    "language",
+    source="BCP 47",
+    why="en, EN and eng are one language in three filters.",
+)
+def _language_spelling(track: Track, _: Heard) -> Found:
+    text = track.language
+    if not text or (len(text) == 2 and text.islower()):
+        return
+    import langcodes
+
+    if len(text) <= 35 and langcodes.tag_is_valid(text):
+        tag = langcodes.standardize_tag(text)
+        if tag != text:
+            yield Finding(message=f"written canonically: {tag}", current=text, suggested=tag)
+
+
+@_BOOK.rule(
+    "TERRITORY_EXCLUSION",
+    ERROR,
+    "territories",
+    source=AVS,
+    why="An exclusion takes away from Worldwide; from nothing it grants nothing.",
+)
+def _exclusion(track: Track, _: Heard) -> Found:
+    codes = track.territories
+    if not codes or not any(code.startswith("-") for code in codes):
+        return
+    if "Worldwide" not in codes:
+        yield Finding(message="excludes without Worldwide", current="; ".join(codes))
+    elif both := [c for c in codes if c.startswith("-") and c[1:] in codes]:
+        yield Finding(message=f"names and excludes {both[0][1:]}", current="; ".join(codes))
+
+
+@_BOOK.rule(
+    "LINE_SYMBOL",
+    INFO,
+    "p_line",
+    source=AVS,
+    why="Shops put the symbol; stated as well it is shown twice.",
+)
+def _symbol(track: Track, _: Heard) -> Found:
+    for path, text in (("p_line", track.p_line), ("c_line", track.c_line)):
+        if text and (clean := _SYMBOL.sub("", text)) != text:
+            yield Finding(message="without the symbol", current=text, suggested=clean, field=path)
+
+
+@_BOOK.rule(
+    "LINE_YEAR",
+    ERROR,
+    "p_line",
+    source=AVS,
+    why="No right began before sound was recorded or begins in years to come.",
+)
+def _line_year(track: Track, _: Heard) -> Found:
+    for path, text in (("p_line", track.p_line), ("c_line", track.c_line)):
+        found = _YEAR.match(_SYMBOL.sub("", text)) if text else None
+        if found and not 1860 <= int(found[0]) <= datetime.now(UTC).year + 1:
+            yield Finding(message=f"impossible year {found[0]}", current=text, field=path)
+
+
+@_BOOK.rule(
+    "RELEASE_BEFORE_RECORDING",
+    WARNING,
+    "release_date",
+    source=AVS,
+    why="Nothing is released before the year in which its rights began.",
+)
+def _release(track: Track, _: Heard) -> Found:
+    found = _YEAR.match(_SYMBOL.sub("", track.p_line)) if track.p_line else None
+    released = track.release_date[:4]
+    if found and released.isdecimal() and int(released) < int(found[0]):
+        yield Finding(
+            message=f"before the (P) year {found[0]} of '{shown(track.p_line)}'",
+            current=track.release_date,
+        )
+
+
+RULES = _BOOK.rules
