@@ -88,7 +88,7 @@ async def test_a_file_that_vanished_is_data_loss_and_not_a_missing_object(tmp_pa
 
 
 async def test_nothing_is_acknowledged_before_it_is_on_the_disk(tmp_path: Path, monkeypatch):
-    """kill -9 cannot show a lost write, so the calls are counted: file, folder, then the index."""
+    """kill -9 cannot show a lost write, so the calls are counted: file, folders, then the index."""
     synced: list[str] = []
     real = os.fsync
 
@@ -101,8 +101,7 @@ async def test_nothing_is_acknowledged_before_it_is_on_the_disk(tmp_path: Path, 
         stored = await put(store, "x", b"data")
         mode = store._index._db.execute("PRAGMA synchronous").fetchone()
 
-    assert len(synced) == 2
-    assert len(synced[0]) == 64
-    assert len(synced[1]) == 2
+    file, root, folder = synced
+    assert (len(file), root, len(folder)) == (64, "data", 2)
     assert stored.size_bytes == 4
     assert mode == (2,)

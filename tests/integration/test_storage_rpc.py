@@ -89,6 +89,18 @@ BROKEN: list[tuple[str, list[Request], grpc.StatusCode, str]] = [
     ("a bad upload id", [spec(upload_id="a b"), finish()], INVALID, "UPLOAD_ID_FORMAT"),
     ("a negative size", [spec(size_bytes=-1), finish()], INVALID, "NUMBER_RANGE"),
     ("too much metadata", [spec(metadata={"k": "v" * 9000})], INVALID, "METADATA_TOO_LARGE"),
+    ("a hidden line", [spec(metadata={"k": "a\r\nb"})], INVALID, "CONTROL_CHARACTER"),
+    ("a line in an id", [spec(upload_id="a\n"), finish()], INVALID, "UPLOAD_ID_FORMAT"),
+    ("a long request id", [spec(request_id="r" * 129)], INVALID, "TEXT_TOO_LONG"),
+    ("a broken time", [spec(custom_time={"nanos": -1})], INVALID, "TIME_RANGE"),
+    ("no digest", [spec(), finish(sha256="abc")], INVALID, "SHA256_FORMAT"),
+    ("too many bytes", [spec(size_bytes=1), chunk(0, b"ab")], INVALID, "SIZE_MISMATCH"),
+    (
+        "far too large",
+        [spec(size_bytes=1 << 40)],
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "OBJECT_TOO_LARGE",
+    ),
     ("another size", [spec(size_bytes=2), chunk(0, b"a"), finish()], INVALID, "SIZE_MISMATCH"),
     ("a bad chunk", [spec(), chunk(0, b"a", 1)], grpc.StatusCode.DATA_LOSS, "CHECKSUM"),
     (
@@ -185,6 +197,23 @@ async def test_pages_tell_where_the_next_begins(stubs: Stubs):
                 storage_pb2.ListObjectsRequest(prefix="other/", page_token=bad)
             )
         assert failure.violations == {"page_token": "PAGE_TOKEN"}
+
+
+async def test_a_page_fits_into_a_message_whatever_the_objects_carry(stubs: Stubs):
+    """A thousand objects with all the pairs they may have are more than gRPC lets through."""
+    heavy = {"k": "v" * 8000}
+    for n in range(420):
+        await upload(stubs, spec(f"p/{n:03}", metadata=heavy), finish())
+
+    first = await stubs.storage.ListObjects(storage_pb2.ListObjectsRequest(page_size=1000))
+    rest = await stubs.storage.ListObjects(
+        storage_pb2.ListObjectsRequest(page_size=1000, page_token=first.next_page_token)
+    )
+
+    names = [o.object_name for page in (first, rest) for o in page.objects]
+    assert first.ByteSize() < 4 << 20
+    assert names == [f"p/{n:03}" for n in range(420)]
+    assert not rest.next_page_token
 
 
 async def test_signed_urls_say_that_they_are_not_there_yet(stubs: Stubs):

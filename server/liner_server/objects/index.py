@@ -162,8 +162,10 @@ class Index:
         with self._transaction():
             self._db.execute("DELETE FROM doomed WHERE file = ?", (file,))
 
-    def begin_upload(self, spec: storage_pb2.UploadSpec, expires: float) -> None:
-        """Remember a resumable upload; one that was finished or has expired begins anew.
+    def begin_upload(self, spec: storage_pb2.UploadSpec, expires: float) -> bool:
+        """Remember a resumable upload; return whether it goes on.
+
+        One that was finished or has expired begins anew.
 
         Raises:
             InvalidRequestError: the id belongs to an upload of another name.
@@ -171,7 +173,7 @@ class Index:
         """
         with self._transaction():
             row = self._row(
-                "SELECT object_name FROM uploads WHERE upload_id = ? AND expires > ?",
+                "SELECT object_name, object FROM uploads WHERE upload_id = ? AND expires > ?",
                 spec.upload_id,
                 time.time(),
             )
@@ -183,6 +185,7 @@ class Index:
                 "INSERT OR REPLACE INTO uploads VALUES (?, ?, ?, NULL)",
                 (spec.upload_id, spec.object_name, expires),
             )
+        return row is not None and row[1] is None
 
     def upload(self, upload_id: str) -> storage_pb2.QueryUploadResponse | None:
         """Return what is known of an upload; its size is the part file's."""

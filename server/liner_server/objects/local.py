@@ -1,9 +1,10 @@
 """Objects on a local disk: bytes in files under digests, facts in one SQLite file.
 
-    index.sqlite     names, generations and facts; WAL, synchronous=FULL
-    data/ab/...      one file an object generation, named by a digest of name and generation
-    uploads/         bytes of uploads that are not committed
-    pinned/          hard links that keep a generation alive while someone listens to it
+    index.sqlite       names, generations and facts; WAL, synchronous=FULL
+    data/ab/...        one file an object generation, named by a digest of name and generation
+    uploads/           bytes of uploads that are not committed
+    pinned/            hard links that keep a generation alive while someone listens to it
+    index.sqlite.lock  held for as long as the store is open: one process a folder
 
 A file is fsynced and in its place before the index names it, and the index stops naming it
 before it is unlinked. In between it stands in the table `doomed`, which the next start empties:
@@ -13,6 +14,7 @@ a crash leaves no file that nothing knows of.
 import asyncio
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import time
@@ -23,6 +25,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
 
+import google_crc32c
 from liner.v1 import storage_pb2
 
 from liner_server.errors import (
@@ -36,39 +39,51 @@ from liner_server.errors import (
     UnavailableError,
 )
 from liner_server.objects.index import Index, file_name
-from liner_server.objects.local_upload import LocalUpload
+from liner_server.objects.local_upload import LocalUpload, check_size
 from liner_server.objects.names import check_name
 
 _T = TypeVar("_T")
 _KEEP_UPLOADS = timedelta(days=1)
 _THREADS = 4
+_SPARE_BYTES = 32 << 20
 
 
 class LocalObjectStore:
     """The `ObjectStore` of one folder, for one process: `async with LocalObjectStore(folder)`."""
 
-    def __init__(self, root: Path, *, max_object_bytes: int = 4 << 30) -> None:
+    def __init__(
+        self, root: Path, *, max_object_bytes: int = 4 << 30, spare_bytes: int = _SPARE_BYTES
+    ) -> None:
         self._root = root
         self._max_bytes = max_object_bytes
+        self._spare_bytes = spare_bytes
         self._files = ThreadPoolExecutor(_THREADS, thread_name_prefix="objects")
         # One thread owns the index: every change of it is in order.
         self._owner = ThreadPoolExecutor(1, thread_name_prefix="objects-index")
         self._index: Index
+        self._lock: BinaryIO
         self._open_uploads: set[str] = set()
 
     async def __aenter__(self) -> Self:
-        self._index = await self._in(self._owner, self._start)
+        try:
+            self._index = await self._in(self._owner, self._start)
+        except BaseException:
+            self._files.shutdown()
+            self._owner.shutdown()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._in(self._owner, self._index.close)
         self._files.shutdown()
         self._owner.shutdown()
+        self._lock.close()
 
     @contextlib.asynccontextmanager
     async def upload(self, spec: storage_pb2.UploadSpec) -> AsyncIterator[LocalUpload]:
         """Open an upload; see the port."""
         check_name(spec.object_name)
+        check_size(spec.size_bytes, self._max_bytes)
         if spec.HasField("if_generation_match"):
             await self._in(
                 self._owner, self._index.check, spec.object_name, spec.if_generation_match
@@ -80,9 +95,12 @@ class LocalObjectStore:
             )
         self._open_uploads.add(key)
         try:
-            if spec.upload_id:
-                await self._in(self._owner, self._index.begin_upload, spec, self._expiry())
             path = self._part(key)
+            if spec.upload_id and not await self._in(
+                self._owner, self._index.begin_upload, spec, self._expiry()
+            ):
+                # A part that has expired is another upload's: its bytes must not begin this one.
+                await self._in(self._files, path.unlink, True)
             upload = await self._in(self._files, LocalUpload, self, spec, path)
             try:
                 yield upload
@@ -125,7 +143,7 @@ class LocalObjectStore:
                     reason="RANGE",
                     resource=name,
                 )
-            yield stored, self._chunks(file, offset, end, chunk_bytes)
+            yield stored, self._chunks(file, stored, offset, end, chunk_bytes)
         finally:
             file.close()
 
@@ -161,6 +179,18 @@ class LocalObjectStore:
     def _start(self) -> Index:
         for folder in ("data", "uploads", "pinned"):
             (self._root / folder).mkdir(parents=True, exist_ok=True)
+        lock = (self._root / "index.sqlite.lock").open("ab")
+        try:
+            # What a crash left is cleared below. Were another process alive, it would be its work.
+            _lock(lock)
+            index = self._clear()
+        except BaseException:
+            lock.close()
+            raise
+        self._lock = lock
+        return index
+
+    def _clear(self) -> Index:
         index = Index(self._root / "index.sqlite")
         for link in (self._root / "pinned").iterdir():
             link.unlink()
@@ -191,8 +221,10 @@ class LocalObjectStore:
         return self._root / "uploads" / hashlib.sha256(key.encode()).hexdigest()
 
     def _remove(self, file: str) -> None:
-        (self._root / "data" / file).unlink(missing_ok=True)
-        self._index.forget(file)
+        # The change is durable already: a file that stays is for the next start, as after a crash.
+        with contextlib.suppress(OSError, LinerError):
+            (self._root / "data" / file).unlink(missing_ok=True)
+            self._index.forget(file)
 
     def publish(
         self, part: Path, stored: storage_pb2.StoredObject, spec: storage_pb2.UploadSpec
@@ -204,7 +236,9 @@ class LocalObjectStore:
         target = self._path(stored)
         file = file_name(stored.object_name, stored.generation)
         self._index.doom(file)
-        target.parent.mkdir(exist_ok=True)
+        if not target.parent.exists():
+            target.parent.mkdir()
+            _sync_folder(target.parent.parent)
         part.replace(target)
         _sync_folder(target.parent)
         replaced = self._index.put(stored, expected, spec.upload_id)
@@ -212,8 +246,10 @@ class LocalObjectStore:
             self._remove(replaced)
 
     async def _chunks(
-        self, file: BinaryIO, offset: int, end: int, size: int
+        self, file: BinaryIO, stored: storage_pb2.StoredObject, offset: int, end: int, size: int
     ) -> AsyncIterator[bytes]:
+        whole, crc = offset == 0 and end == stored.size_bytes, 0
+
         def pread(at: int) -> bytes:
             return os.pread(file.fileno(), min(size, end - at), at)
 
@@ -222,7 +258,10 @@ class LocalObjectStore:
             if not data:
                 raise DataLossError("the object's file is shorter than it was", reason="TRUNCATED")
             offset += len(data)
+            crc = google_crc32c.extend(crc, data)
             yield data
+        if whole and crc != stored.crc32c:
+            raise DataLossError("the object's bytes are not what was stored", reason="CHECKSUM")
 
     async def in_files(self, work: Callable[..., _T], *arguments: object) -> _T:
         """Run blocking file work in a thread."""
@@ -249,6 +288,11 @@ class LocalObjectStore:
         """Largest object taken."""
         return self._max_bytes
 
+    @property
+    def spare_bytes(self) -> int:
+        """Room on the disk that uploads may not take: deleting needs some, to make more."""
+        return self._spare_bytes
+
 
 def _check_generation(stored: storage_pb2.StoredObject, expected: int | None) -> None:
     if expected is not None and stored.generation != expected:
@@ -265,6 +309,15 @@ def _size(part: Path) -> int:
     except FileNotFoundError:
         # The upload is known a moment before its first byte has a file.
         return 0
+
+
+def _lock(file: BinaryIO) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise FailedPreconditionError(
+            "another process uses this object store's folder", reason="STORE_IN_USE"
+        ) from error
 
 
 def _sync_folder(folder: Path) -> None:

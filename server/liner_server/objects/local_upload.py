@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -22,6 +23,10 @@ class UploadHome(Protocol):
     @property
     def max_bytes(self) -> int:
         """Largest object taken."""
+
+    @property
+    def spare_bytes(self) -> int:
+        """Room on the disk that uploads may not take."""
 
     async def in_files(self, work: Callable[..., _T], *arguments: object) -> _T:
         """Run blocking file work in a thread."""
@@ -45,7 +50,9 @@ class LocalUpload:
         self._sha, self._crc = hashlib.sha256(), 0
         self._committed = False
         self._spoiled = False
-        self._file = path.open("ab+")
+        # A cancelled call leaves its thread at work: nothing is closed or removed under it.
+        self._lock = threading.Lock()
+        self._file = path.open("ab+", buffering=0)
         self._file.seek(0)
         self.offset = 0
         while data := self._file.read(_HASH_CHUNK):
@@ -55,12 +62,14 @@ class LocalUpload:
 
     async def append(self, data: bytes) -> None:
         """Take the next bytes; see the port."""
-        limit = self._store.max_bytes
-        if self.offset + len(data) > limit:
+        size = self.offset + len(data)
+        try:
+            check_size(size, self._store.max_bytes)
+        except ResourceExhaustedError:
             self._spoiled = True
-            raise ResourceExhaustedError(
-                f"objects have at most {limit} bytes", reason="OBJECT_TOO_LARGE"
-            )
+            raise
+        if self._spec.HasField("size_bytes") and size > self._spec.size_bytes:
+            raise _size_mismatch(self._spec.size_bytes, size)
         await self._store.in_files(self._append, data)
 
     async def commit(self, finish: storage_pb2.UploadFinish) -> storage_pb2.StoredObject:
@@ -84,18 +93,34 @@ class LocalUpload:
 
     def close(self) -> None:
         """Close the part file; keep it only if it may be resumed."""
-        if self._committed:
-            return
-        with contextlib.suppress(OSError, ValueError):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        if self._spoiled or not self._spec.upload_id:
-            self._path.unlink(missing_ok=True)
+        with self._lock:
+            if self._committed:
+                return
+            keep = self._spec.upload_id and not self._spoiled
+            # What cannot be synced or removed now, the next start or the next upload deals with.
+            with contextlib.suppress(OSError, ValueError):
+                if keep:
+                    os.fsync(self._file.fileno())
+            with contextlib.suppress(OSError):
+                self._file.close()
+            with contextlib.suppress(OSError):
+                if not keep:
+                    self._path.unlink(missing_ok=True)
 
     def _append(self, data: bytes) -> None:
-        self._file.write(data)
-        self._digest(data)
+        with self._lock:
+            disk = os.fstatvfs(self._file.fileno())
+            if disk.f_bavail * disk.f_frsize < self._store.spare_bytes + len(data):
+                raise ResourceExhaustedError("the disk is full", reason="DISK_FULL")
+            rest = memoryview(data)
+            try:
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                # The file holds what was digested, and no more.
+                self._file.truncate(self.offset)
+                raise
+            self._digest(data)
 
     def _digest(self, data: bytes) -> None:
         self._sha.update(data)
@@ -105,11 +130,7 @@ class LocalUpload:
     def _check(self, finish: storage_pb2.UploadFinish) -> None:
         spec = self._spec
         if spec.HasField("size_bytes") and spec.size_bytes != self.offset:
-            raise InvalidRequestError.of(
-                "spec.size_bytes",
-                f"{spec.size_bytes} bytes were promised, {self.offset} came",
-                "SIZE_MISMATCH",
-            )
+            raise _size_mismatch(spec.size_bytes, self.offset)
         wrong_crc = finish.HasField("crc32c") and finish.crc32c != self._crc
         if wrong_crc or (finish.sha256 and finish.sha256.lower() != self._sha.hexdigest()):
             # Going on from spoiled bytes would never end well.
@@ -117,10 +138,30 @@ class LocalUpload:
             raise DataLossError("the bytes do not match their checksum", reason="CHECKSUM")
 
     def _sync(self) -> None:
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with self._lock:
+            os.fsync(self._file.fileno())
+            self._file.close()
 
     def _publish(self, stored: storage_pb2.StoredObject) -> None:
-        self._store.publish(self._path, stored, self._spec)
-        self._committed = True
+        with self._lock:
+            self._store.publish(self._path, stored, self._spec)
+            self._committed = True
+
+
+def check_size(size: int, limit: int) -> None:
+    """Pass if an object may have so many bytes.
+
+    Raises:
+        ResourceExhaustedError: it may not.
+
+    """
+    if size > limit:
+        raise ResourceExhaustedError(
+            f"objects have at most {limit} bytes", reason="OBJECT_TOO_LARGE"
+        )
+
+
+def _size_mismatch(promised: int, came: int) -> InvalidRequestError:
+    return InvalidRequestError.of(
+        "spec.size_bytes", f"{promised} bytes were promised, {came} came", "SIZE_MISMATCH"
+    )

@@ -6,8 +6,10 @@ import unicodedata
 from liner_server.errors import InvalidRequestError
 
 MAX_NAME_BYTES = 1024
-_DEVICES = re.compile(r"^(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?$", re.IGNORECASE)
-_ENCODED = re.compile(r"%(2e|2f|5c|00)", re.IGNORECASE)
+_DEVICES = re.compile(
+    r"^(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])\s*(\..*)?$", re.IGNORECASE
+)
+_ENCODED = re.compile(r"%(25)*(2e|2f|5c|00)", re.IGNORECASE)
 
 
 def check_name(name: str) -> None:

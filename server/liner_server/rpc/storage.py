@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import google_crc32c
@@ -18,7 +18,12 @@ _MIN_CHUNK_BYTES = 16 << 10
 _DEFAULT_PAGE, _MAX_PAGE = 100, 1000
 _MAX_METADATA_BYTES = 8 << 10
 _MAX_METADATA = 32
-_UPLOAD_ID = re.compile(r"^[A-Za-z0-9_-]{0,128}$")
+_UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{0,128}")
+_SHA256 = re.compile(r"([0-9a-fA-F]{64})?")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MAX_REQUEST_ID = 128
+_MAX_PAGE_BYTES = 3 << 20
+"""gRPC clients receive 4 MiB unless told otherwise, and metadata alone may be 8 KiB an object."""
 
 _Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -44,6 +49,10 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
                     case "chunk":
                         await _append(upload, frame.chunk)
                     case "finish":
+                        if not _SHA256.fullmatch(frame.finish.sha256):
+                            raise InvalidRequestError.of(
+                                "finish.sha256", "64 hex digits, or empty", "SHA256_FORMAT"
+                            )
                         stored = await upload.commit(frame.finish)
                         return storage_pb2.UploadResponse(object=stored)
                     case "spec":
@@ -58,7 +67,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self, request: storage_pb2.QueryUploadRequest, context: _Context
     ) -> storage_pb2.QueryUploadResponse:
         """Say how much of a broken upload is kept."""
-        if not request.upload_id or not _UPLOAD_ID.match(request.upload_id):
+        if not request.upload_id or not _UPLOAD_ID.fullmatch(request.upload_id):
             raise _bad_upload_id("upload_id")
         return await self._objects.query_upload(request.upload_id)
 
@@ -97,6 +106,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         self, request: storage_pb2.DeleteRequest, context: _Context
     ) -> storage_pb2.DeleteResponse:
         """Delete an object."""
+        _check_request_id(request.request_id, "request_id")
         await self._objects.delete(request.object_name, if_generation_match=_optional(request))
         return storage_pb2.DeleteResponse()
 
@@ -122,10 +132,21 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
         after = _after(request.page_token, request.prefix)
         # One more than asked for tells whether there is another page.
         found = await self._objects.list(request.prefix, after=after, limit=size + 1)
-        response = storage_pb2.ListObjectsResponse(objects=found[:size])
-        if len(found) > size:
-            response.next_page_token = _token(request.prefix, found[size - 1].object_name)
+        page = found[: _fitting(found[:size])]
+        response = storage_pb2.ListObjectsResponse(objects=page)
+        if len(found) > len(page):
+            response.next_page_token = _token(request.prefix, page[-1].object_name)
         return response
+
+
+def _fitting(found: Sequence[storage_pb2.StoredObject]) -> int:
+    """How many of these fit into one message; at least one, which always fits."""
+    total = 0
+    for count, stored in enumerate(found):
+        total += stored.ByteSize()
+        if count and total > _MAX_PAGE_BYTES:
+            return count
+    return len(found)
 
 
 async def _append(upload: Upload, chunk: storage_pb2.Chunk) -> None:
@@ -147,8 +168,22 @@ async def _append(upload: Upload, chunk: storage_pb2.Chunk) -> None:
 def _check_spec(spec: storage_pb2.UploadSpec) -> None:
     if len(spec.content_type.encode()) > 256:
         raise InvalidRequestError.of("spec.content_type", "at most 256 bytes", "TEXT_TOO_LONG")
-    if not _UPLOAD_ID.match(spec.upload_id):
+    if not _UPLOAD_ID.fullmatch(spec.upload_id):
         raise _bad_upload_id("spec.upload_id")
+    _check_request_id(spec.request_id, "spec.request_id")
+    if _CONTROL.search(spec.content_type) or any(
+        not key or _CONTROL.search(key + value) for key, value in spec.metadata.items()
+    ):
+        # They become header lines in one backend and log lines in all.
+        raise InvalidRequestError.of(
+            "spec", "no empty key and no control character in type or pairs", "CONTROL_CHARACTER"
+        )
+    try:
+        spec.custom_time.ToDatetime()
+    except (ValueError, OverflowError) as error:
+        raise InvalidRequestError.of(
+            "spec.custom_time", "is not a time from year 1 to 9999", "TIME_RANGE"
+        ) from error
     if spec.size_bytes < 0 or spec.if_generation_match < 0:
         raise InvalidRequestError.of("spec", "numbers must not be negative", "NUMBER_RANGE")
     size = sum(len(key.encode()) + len(value.encode()) for key, value in spec.metadata.items())
@@ -157,6 +192,13 @@ def _check_spec(spec: storage_pb2.UploadSpec) -> None:
             "spec.metadata",
             f"at most {_MAX_METADATA} pairs of together {_MAX_METADATA_BYTES} bytes",
             "METADATA_TOO_LARGE",
+        )
+
+
+def _check_request_id(request_id: str, field: str) -> None:
+    if len(request_id) > _MAX_REQUEST_ID:
+        raise InvalidRequestError.of(
+            field, f"at most {_MAX_REQUEST_ID} characters", "TEXT_TOO_LONG"
         )
 
 
