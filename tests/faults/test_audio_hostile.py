@@ -1,6 +1,6 @@
 """Hostile files: each gets a status in time, and the server does not notice.
 
-A few hundred here; `python tests/performance/hostile_audio.py --cases 3000` runs as many as wanted.
+A few hundred here; `tests/performance/bench_hostile_audio.py` runs thousands.
 """
 
 import asyncio

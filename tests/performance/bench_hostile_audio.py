@@ -1,8 +1,7 @@
 """Thousands of hostile files before a listening pool: how each one ended.
 
     make bench
-    LINER_HOSTILE_CASES=10000 LINER_HOSTILE_SEED=2 python -m pytest -s -o timeout=0 \
-        tests/performance/bench_hostile_audio.py
+    HOSTILE_CASES=10000 HOSTILE_SEED=2 python -m pytest -s tests/performance/bench_hostile_audio.py
 
 Unlike its neighbours it judges: a process that died or had to be stopped is a fault.
 """
@@ -19,8 +18,8 @@ from liner_server.audio.pool import ListeningPool
 from support.hostile import base_files, bomb, drawn_cases, fixed_cases
 from support.statuses import statuses
 
-CASES = int(os.environ.get("LINER_HOSTILE_CASES", "3000"))
-SEED = int(os.environ.get("LINER_HOSTILE_SEED", "1"))
+CASES = int(os.environ.get("HOSTILE_CASES", "3000"))
+SEED = int(os.environ.get("HOSTILE_SEED", "1"))
 
 
 @pytest.mark.timeout(0)

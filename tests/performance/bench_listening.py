@@ -94,7 +94,7 @@ async def test_an_hour(tmp_path: Path) -> None:
 
 
 def _hour() -> bytes:
-    """FLAC of a minute, its frames over and over: decoders do not mind that their numbers repeat."""
+    """FLAC of a minute, its frames over and over: their repeating numbers disturb no decoder."""
     minute = encode(piece(60, seed=1), "flac")
     start = minute.index(b"\xff\xf8")
     return minute[:start] + minute[start:] * 59

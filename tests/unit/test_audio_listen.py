@@ -1,6 +1,7 @@
 """One file in, everything out, and every refusal typed."""
 
 import hashlib
+from datetime import timedelta
 from pathlib import Path
 
 import google_crc32c
@@ -125,3 +126,18 @@ def test_a_file_over_the_size_limit_is_not_read(tmp_path: Path) -> None:
     """The text names both numbers."""
     with pytest.raises(errors.TooLargeError, match="at most 1000"):
         listened(tmp_path, bytes(1001), limits=Limits(max_bytes=1000))
+
+
+def test_a_file_that_says_it_is_too_long_is_not_heard_in_vain(tmp_path: Path) -> None:
+    """It is only decoded up to the limit; one whose header lied is heard after all."""
+    limits = Limits(max_duration=timedelta(seconds=2))
+    honest = encode(piece(3, seed=1), "flac")
+    lying = bytearray(encode(piece(1, seed=1), "flac"))
+    lying[21] |= 0x0F
+
+    with pytest.raises(errors.TooLongError):
+        listened(tmp_path, honest, limits=limits)
+    heard = listened(tmp_path, bytes(lying), limits=limits)
+
+    assert heard.format.duration_seconds == pytest.approx(1)
+    assert Problem.AUDIO_HEADER_LIES in heard.problems

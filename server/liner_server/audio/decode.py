@@ -74,6 +74,9 @@ _TOLERANCE_SECONDS = 0.25
 _TOLERANCE_SHARE = 0.01
 """How far a stated duration may be off before it is a lie: encoders count their padding."""
 
+_RATE_RATIO = 8
+"""A frame whose rate is further off is damage: brought to the file's rate it would fill memory."""
+
 _SCALES = {
     "u8": 2.0**-7,
     "s16": 2.0**-15,
@@ -141,6 +144,13 @@ class Decoding:
         """Seconds decoded so far, from samples."""
         return self._samples / self.sample_rate_hz
 
+    @property
+    def expected_seconds(self) -> float:
+        """Seconds the header states or the demuxer reckons; only good for a first guess."""
+        duration, base = self._stream.duration, self._stream.time_base
+        reckoned = float(duration * base) if duration and base else 0.0
+        return max(reckoned, self._stated.seconds or 0.0)
+
     def blocks(self) -> Iterator[NDArray[np.float32]]:
         """Yield about a second at a time at the file's own rate, shaped (channels, samples).
 
@@ -205,7 +215,7 @@ class Decoding:
         except (FFmpegError, ValueError, AttributeError, RuntimeError) as error:
             raise UnsupportedAudioError("its audio codec is not one Liner reads") from error
         if context is None or context.name not in _CODECS[self._container_kind]:
-            name = "unknown" if context is None else context.name
+            name = "unknown" if context is None else _CODEC_NAMES.get(context.name, context.name)
             raise UnsupportedAudioError(
                 f"the codec {name} in {self._container_kind} is not one Liner reads"
             )
@@ -240,7 +250,12 @@ class Decoding:
         most = self._limits.max_duration.total_seconds() * self.sample_rate_hz
         converter = _Converter(self.sample_rate_hz, self.layout, self.channels)
         for frame in self._frames():
-            for samples in converter.convert(frame):
+            try:
+                converted = list(converter.convert(frame))
+            except (FFmpegError, ValueError):
+                self._damaged += 1
+                continue
+            for samples in converted:
                 self._samples += samples.shape[1]
                 if self._samples > most:
                     raise TooLongError(
@@ -293,6 +308,8 @@ class _Converter:
             return
         # A stream that changes its rate or channels is damaged or stitched together: the
         # timeline is kept by bringing the odd frames to what the file began with.
+        if not self._rate / _RATE_RATIO <= frame.sample_rate <= self._rate * _RATE_RATIO:
+            raise ValueError("a frame of another rate altogether")
         kind = (frame.format.name, frame.layout.name, frame.sample_rate)
         if self._resampler is None or kind != self._resampled:
             self._resampler = av.AudioResampler("fltp", self._layout, self._rate)

@@ -69,7 +69,7 @@ class ListeningPool:
     def __init__(self, *, policy: PoolPolicy | None = None, limits: Limits | None = None) -> None:
         self._policy = policy or PoolPolicy()
         self._limits = limits or Limits()
-        self._size = self._policy.processes or os.cpu_count() or 1
+        self._size = self._policy.processes or len(os.sched_getaffinity(0))
         self._spare: list[asyncio.Future[_Process]] = []
         self._starting: set[asyncio.Task[_Process]] = set()
         self._all: set[_Process] = set()

@@ -101,7 +101,8 @@ def _what_happened(error: Exception) -> str:
         what = f"{type(error).__name__} ({error.strerror})"
     else:
         what = type(error).__name__
-    where = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [frame for frame in frames if "liner_server" in frame.filename][-1]
     return f"{what} at {Path(where.filename).name}:{where.lineno}"
 
 
