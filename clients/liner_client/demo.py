@@ -67,23 +67,24 @@ async def run_demo(*, audio: Path | None, keep: Path | None) -> int:
             truth = json.loads(await asyncio.to_thread((tracks / "truth.json").read_text))
             checks = [check_track(known, outcomes.get(known["path"])) for known in truth]
         else:
-            checks = [check_answered(entry, outcomes.get(entry.item_id)) for entry in entries]
+            checks = [
+                check_answered(path, outcomes.get(path))
+                for path in (str(e.row["path"]) for e in entries)
+            ]
         checks.append(_check_stop(server))
         _verdict(screen, checks, time.monotonic() - began)
         return 0 if all(check.good for check in checks) else 1
 
 
 def _entries(audio: Path | None, tracks: Path) -> list[Entry]:
-    if audio is not None:
-        return collect([str(audio)], stdin=sys.stdin)
-    entries = collect([str(tracks / "delivery.jsonl")], stdin=sys.stdin)
-    # Short names: where the folder lies was said once.
+    folder = audio or tracks
+    entries = collect([str(audio or tracks / "delivery.jsonl")], stdin=sys.stdin)
+    # Short names: where the folder lies is known.
+    named = ((str(e.path.relative_to(folder)), e) for e in entries if e.path is not None)
     return [
-        Entry(item_id=entry.path.name, path=entry.path, track=entry.track,
-              row={"path": entry.path.name})
-        for entry in entries
-        if entry.path is not None
-    ]  # fmt: skip
+        Entry(item_id=entry.item_id, path=entry.path, track=entry.track, row={"path": name})
+        for name, entry in named
+    ]
 
 
 async def _make_tracks(folder: Path) -> None:
@@ -169,7 +170,7 @@ def _last_line(log: str) -> str:
 
 
 async def _enrich(server: _Server, entries: Sequence[Entry]) -> dict[str, Outcome]:
-    """Enrich all entries through one stream, showing each; return the outcomes by item."""
+    """Enrich all entries through one stream, showing each; return the outcomes by path."""
     outcomes = {}
     options = enrichment_pb2.EnrichOptions()
     output = Output(OutputForm.TABLE, total=len(entries), what="enriching", quiet=False)
@@ -179,7 +180,7 @@ async def _enrich(server: _Server, entries: Sequence[Entry]) -> dict[str, Outcom
             async with aclosing(events):
                 async for event in events:
                     if isinstance(event, Outcome):
-                        outcomes[event.entry.item_id] = event
+                        outcomes[str(event.entry.row["path"])] = event
                         failure = event.error.reason if event.error is not None else ""
                         output.add(_flags(event), render.outcome_block(event), failure=failure)
                     elif isinstance(event, enrichment_pb2.BatchProgress):

@@ -7,7 +7,6 @@ from typing import Any
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_client.errors import from_item
-from liner_client.inputs import Entry
 from liner_client.records import Outcome, word
 
 TEMPO_TOLERANCE = 0.04
@@ -33,20 +32,20 @@ class Check:
     good: bool
 
 
-def check_answered(entry: Entry, outcome: Outcome | None) -> Check:
+def check_answered(name: str, outcome: Outcome | None) -> Check:
     """Return whether a file of the user's got an answer or a precise error."""
     expected = "an answer, or why there is none"
     if outcome is None:
-        return Check(name=entry.item_id, expected=expected, found="nothing", good=False)
+        return Check(name=name, expected=expected, found="nothing", good=False)
     if outcome.error is not None:
         error = from_item(outcome.error)
         good = error.reason not in ("", "INTERNAL", "UNKNOWN")
         found = f"{error.reason}: {error}"
-        return Check(name=entry.item_id, expected=expected, found=found, good=good)
+        return Check(name=name, expected=expected, found=found, good=good)
     answer = outcome.answer or enrichment_pb2.EnrichMetadataResponse()
     known = {found.field: found.value for found in answer.fields if found.value}
-    found = ", ".join(f"{name} {known[name]}" for name in ("bpm", "key", "genre") if name in known)
-    return Check(name=entry.item_id, expected=expected, found=found or "an answer", good=True)
+    found = ", ".join(f"{part} {known[part]}" for part in ("bpm", "key", "genre") if part in known)
+    return Check(name=name, expected=expected, found=found or "an answer", good=True)
 
 
 def check_track(truth: Mapping[str, Any], outcome: Outcome | None) -> Check:

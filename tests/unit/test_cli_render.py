@@ -235,6 +235,6 @@ def test_with_own_audio_an_unexplained_failure_is_no_answer() -> None:
     bad = track_pb2.Error(code=code_pb2.INTERNAL, reason="INTERNAL", message="?")
     precise = track_pb2.Error(code=code_pb2.INVALID_ARGUMENT, reason="AUDIO_EMPTY")
 
-    assert not check_answered(_entry(), Outcome(entry=_entry(), error=bad)).good
-    assert check_answered(_entry(), Outcome(entry=_entry(), error=precise)).good
-    assert not check_answered(_entry(), None).good
+    assert not check_answered("a.wav", Outcome(entry=_entry(), error=bad)).good
+    assert check_answered("a.wav", Outcome(entry=_entry(), error=precise)).good
+    assert not check_answered("a.wav", None).good
