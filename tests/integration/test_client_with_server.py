@@ -31,6 +31,18 @@ async def test_a_batch_survives_the_restart_of_its_server(tmp_path: Path) -> Non
     assert sorted(answered) == sorted(item_id for item_id, _ in tracks)
 
 
+async def test_a_batch_may_last_longer_than_a_unary_call(tmp_path: Path) -> None:
+    """A catalogue takes hours; only its items have a time."""
+    async with (
+        served(tmp_path, default_deadline_seconds=0.001) as (app, _),
+        LinerClient(app.grpc_address) as liner,
+    ):
+        events = [e async for e in liner.enrich_many([("a", track_pb2.Track(title="A Song"))])]
+
+    [result] = [e for e in events if isinstance(e, enrichment_pb2.BatchResult)]
+    assert result.HasField("enriched"), result.error
+
+
 async def test_audio_goes_there_and_back(tmp_path: Path) -> None:
     """What was stored is what is fetched, bit for bit, and stored once."""
     path = tmp_path / "a.wav"

@@ -7,6 +7,7 @@ wrapped behaviour.
 """
 
 import asyncio
+import math
 import re
 import time
 import uuid
@@ -110,8 +111,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
                 )
         return handler
 
-    def admit(self, method: str, context: _Context) -> RequestContext:
+    def admit(self, method: str, context: _Context, *, streams: bool) -> RequestContext:
         """Return the call's context: who, how long, which model.
+
+        Without a deadline of the caller's a unary call gets the default one and a stream none: its
+        items have their own times, and it may run for hours.
 
         Raises:
             LinerError: not known, not allowed, or metadata that cannot be used.
@@ -126,7 +130,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         request_id = _single(metadata, "liner-request-id", _REQUEST_ID) or uuid.uuid4().hex
         remaining = context.time_remaining()
         unlimited = remaining is None or remaining > 1e9
-        seconds = self._default_deadline if unlimited or remaining is None else remaining
+        if unlimited or remaining is None:
+            seconds = math.inf if streams else self._default_deadline
+        else:
+            seconds = remaining
         if "grpc-previous-rpc-attempts" not in metadata:
             self._budget.deposit()
         return RequestContext(
@@ -240,7 +247,8 @@ class _Call:
         return time.perf_counter()
 
     def _open(self, context: _Context) -> RequestContext:
-        ours = self._owner.admit(self._method, context)
+        streams = self._streams_in or self._streams_out
+        ours = self._owner.admit(self._method, context, streams=streams)
         current.set(ours)
         context.set_trailing_metadata((("liner-request-id", ours.request_id),))
         return ours
