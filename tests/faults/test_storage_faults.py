@@ -6,6 +6,7 @@ are the kernel's and not ours.
 
 import asyncio
 import contextlib
+import gc
 import os
 import shutil
 import subprocess
@@ -277,6 +278,40 @@ async def test_a_cancelled_upload_leaves_nothing_visible(tmp_path: Path, upload_
         with pytest.raises(NotFoundError):
             await store.stat("x")
         assert len(stored_files(tmp_path)) == bool(upload_id)
+
+
+@pytest.mark.parametrize("door", ["upload", "read", "local_file"])
+async def test_a_caller_who_leaves_while_a_file_is_opened_leaves_none_open(
+    tmp_path: Path, door: str
+):
+    """A thread cannot be cancelled: what it opens for nobody is closed and removed again.
+
+    A file left open would also be a ResourceWarning, which fails the test.
+    """
+    doors = {
+        "upload": lambda s: s.upload(storage_pb2.UploadSpec(object_name="y")),
+        "read": lambda s: s.read("x"),
+        "local_file": lambda s: s.local_file("x"),
+    }
+    async with LocalObjectStore(tmp_path) as store:
+        await put(store, "x", b"data")
+
+        async def enter() -> None:
+            async with doors[door](store):
+                await asyncio.Event().wait()
+
+        for turns in range(12):
+            task = asyncio.create_task(enter())
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        # Each thread's queue is empty behind this.
+        assert await get(store, "x") == b"data"
+
+    gc.collect()
+    assert len(stored_files(tmp_path)) == 1
 
 
 async def test_replacing_and_deleting_at_once_never_shows_a_torn_object(tmp_path: Path):

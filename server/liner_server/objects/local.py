@@ -20,7 +20,7 @@ import os
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import BinaryIO, Self, TypeVar
@@ -101,7 +101,7 @@ class LocalObjectStore:
             ):
                 # A part that has expired is another upload's: its bytes must not begin this one.
                 await self._in(self._files, path.unlink, True)
-            upload = await self._in(self._files, LocalUpload, self, spec, path)
+            upload = await self._held(self._files, LocalUpload.close, LocalUpload, self, spec, path)
             try:
                 yield upload
             finally:
@@ -133,7 +133,9 @@ class LocalObjectStore:
     ) -> AsyncIterator[tuple[storage_pb2.StoredObject, AsyncIterator[bytes]]]:
         """Open an object; see the port."""
         check_name(name)
-        stored, file = await self._in(self._owner, self._open, name)
+        stored, file = await self._held(
+            self._owner, lambda opened: opened[1].close(), self._open, name
+        )
         try:
             _check_generation(stored, if_generation_match)
             end = offset + length if length else stored.size_bytes
@@ -168,7 +170,7 @@ class LocalObjectStore:
     async def local_file(self, name: str) -> AsyncIterator[Path]:
         """Open an object as a file; see the port."""
         check_name(name)
-        path = await self._in(self._owner, self._pin, name)
+        path = await self._held(self._owner, Path.unlink, self._pin, name)
         try:
             yield path
         finally:
@@ -277,6 +279,28 @@ class LocalObjectStore:
         loop = asyncio.get_running_loop()
         try:
             return await loop.run_in_executor(executor, work, *arguments)
+        except OSError as error:
+            raise _disk_error(error) from error
+
+    async def _held(
+        self,
+        executor: ThreadPoolExecutor,
+        undo: Callable[[_T], object],
+        work: Callable[..., _T],
+        *arguments: object,
+    ) -> _T:
+        """Run work that opens something. If the caller is cancelled before it has it, undo it."""
+
+        def drop(done: Future[_T]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                undo(done.result())
+
+        future = executor.submit(work, *arguments)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(drop)
+            raise
         except OSError as error:
             raise _disk_error(error) from error
 
