@@ -79,6 +79,8 @@ def _both(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
 
 def _hidden(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     for index, name in _names(track):
+        if name.isascii() and name.isprintable() and "  " not in name and name == name.strip():
+            continue
         clean = hidden_characters_removed(name)
         if clean != name:
             yield Finding(

@@ -12,6 +12,9 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import cast
 
+_KEPT = 16_384
+"""Answers kept: several rules ask about one code, and a release's tracks share theirs."""
+
 ISRC_SHAPE = re.compile(r"[A-Z]{2}[A-Z0-9]{3}[0-9]{7}")
 _ISWC_SHAPE = re.compile(r"T([0-9]{9})([0-9])")
 _SEPARATORS = re.compile(r"[\s.\-_\u2010-\u2014\u2212]+")
@@ -21,6 +24,7 @@ _DIGIT_LIKE = str.maketrans("OQDILSZB", "00011528")
 _LETTER_LIKE = str.maketrans("01", "OI")
 
 
+@lru_cache(maxsize=_KEPT)
 def compact(text: str) -> str:
     """Return a code without separators and without its name in front, in capitals."""
     bare = _SEPARATORS.sub("", text).upper() if text.isascii() else _SEPARATORS.sub("", text)
@@ -37,6 +41,7 @@ def isrc_prefixes() -> frozenset[str]:
     return frozenset(pair for pair in pairs if isrc.is_valid(f"{pair}AAA0000000"))
 
 
+@lru_cache(maxsize=_KEPT)
 def normalise_isrc(text: str) -> str | None:
     """Return an ISRC as 12 capitals and digits, or None if it is not one (ISO 3901)."""
     code = text if ISRC_SHAPE.fullmatch(text) else compact(text)
@@ -64,12 +69,14 @@ def format_iswc(code: str) -> str:
     return f"T-{code[1:4]}.{code[4:7]}.{code[7:10]}-{code[10]}"
 
 
+@lru_cache(maxsize=_KEPT)
 def iswc_parts(text: str) -> tuple[str, int] | None:
     """Return the nine digits and the check digit of what is shaped like an ISWC, or None."""
     match = _ISWC_SHAPE.fullmatch(compact(text))
     return (match[1], int(match[2])) if match else None
 
 
+@lru_cache(maxsize=_KEPT)
 def normalise_iswc(text: str) -> str | None:
     """Return an ISWC as "T-034.524.680-1", or None if it is not one or its check digit fails."""
     parts = iswc_parts(text)
@@ -84,6 +91,7 @@ def ipi_check_digits(digits: str) -> int:
     return 0 if remainder == 0 else (101 - remainder) % 100
 
 
+@lru_cache(maxsize=_KEPT)
 def normalise_ipi(text: str) -> str | None:
     """Return an IPI name number as 11 digits, leading zeros restored, or None if it fails."""
     code = compact(text)
@@ -102,6 +110,7 @@ def _passes(name: str, code: str) -> bool:
     return check(code)
 
 
+@lru_cache(maxsize=_KEPT)
 def normalise_upc(text: str) -> str | None:
     """Return a UPC or EAN as its 12 or 13 digits, or None if it is not one or fails its check."""
     code = compact(text)
@@ -115,6 +124,7 @@ def normalise_upc(text: str) -> str | None:
     return code if _passes("ean", code.zfill(13)) else None
 
 
+@lru_cache(maxsize=_KEPT)
 def normalise_isni(text: str) -> str | None:
     """Return an ISNI as 16 characters, or None if it is not one or fails its check (ISO 27729)."""
     code = _ISNI_ADDRESS.sub("", compact(text), count=1)

@@ -16,8 +16,7 @@ INFO = enrichment_pb2.SEVERITY_INFO
 _FIELDS = ("title", "version_title", "album")
 _SMALL = frozenset(
     ("a", "an", "and", "as", "at", "but", "by", "for", "from", "in", "into", "nor", "of", "off")
-    + ("on", "onto", "or", "out", "over", "the", "to", "up", "with")
-)
+) | {"on", "onto", "or", "out", "over", "the", "to", "up", "with"}
 _GUEST = re.compile(r"[\s(\[]+(?:feat|ft|featuring)\b\.?\s+([^()\[\]]+)[)\]]?", re.IGNORECASE)
 _NEEDLESS = re.compile(
     r"\s*[(\[](?:explicit|clean|official(?: (?:music )?(?:video|audio))?|original mix|"
@@ -101,6 +100,8 @@ def _cased_letters(text: str) -> str:
 
 def _capitals(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     for field, text in _texts(track):
+        if not text.isupper():
+            continue
         letters = _cased_letters(text)
         # One short word in capitals is as often a name or an abbreviation as a fault.
         if letters.isupper() and (len(letters) >= 6 or " " in text.strip()) and len(letters) > 3:
@@ -114,6 +115,8 @@ def _capitals(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
 
 def _lower(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     for field, text in _texts(track):
+        if not text.islower():
+            continue
         letters = _cased_letters(text)
         if field != "version_title" and len(letters) > 3 and letters.islower():
             yield Finding(
