@@ -125,6 +125,21 @@ def test_agreement_keeps_the_callers_own_spelling():
     assert list(results["title"].agreed_by) == [TAG]
 
 
+def test_what_was_counted_is_filled_whatever_is_asked_for():
+    """A caller who wants certainty alone still gets the duration."""
+    exact = claim("properties.channels", "2", MEASURED, 1.0, track_pb2.CONFIDENCE_BASIS_EXACT)
+    policy = Policy(overwrite=NEVER, min_confidence=1.0, fields=frozenset())
+
+    enriched, _ = settle(track_pb2.Track(title="A"), [exact], policy)
+    stated = track_pb2.Track(title="A")
+    stated.properties.channels = 1
+    kept, results = decide(stated, [exact])
+
+    assert enriched.properties.channels == 2
+    assert kept.properties.channels == 1
+    assert results["properties.channels"].decision == track_pb2.DECISION_PROPOSED
+
+
 def test_two_that_agree_are_surer_than_each_and_no_surer_than_their_basis_allows():
     """Unfitted agreement may raise a number to 0.9 and no further."""
     one, two = claim("key", "A minor", MEASURED, 0.8), claim("key", "A minor", TAG, 0.8, RULE)

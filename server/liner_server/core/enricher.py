@@ -2,19 +2,19 @@
 
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Protocol
 
 from liner.v1 import enrichment_pb2, track_pb2
 
-from liner_server.audio.measurements import Content, Listening, Problem
+from liner_server.audio.measurements import Content, Listening
 from liner_server.context import RequestContext
 from liner_server.core import validator
 from liner_server.core.answers import AnswerCache, answer_key
 from liner_server.core.claims import ProviderAnswer
-from liner_server.core.enums import Profile, Severity
-from liner_server.core.evidence import audio_properties, given_and_tags
+from liner_server.core.enums import Profile
+from liner_server.core.evidence import given_and_tags
 from liner_server.core.fields import FIELDS
 from liner_server.core.ledger import Policy, settle
 from liner_server.errors import DeadlineError, InvalidRequestError, LinerError
@@ -23,21 +23,6 @@ from liner_server.ports import Listener, ModelProvider, Question
 DEFAULT_MIN_CONFIDENCE = 0.8
 POLICY_VERSION = "1"
 """Changes whenever the same claims may be settled otherwise."""
-
-_PROBLEMS: Mapping[Problem, tuple[Severity, str]] = {
-    Problem.AUDIO_TRUNCATED: (
-        enrichment_pb2.SEVERITY_ERROR,
-        "the audio breaks off before its end; what could be decoded was used",
-    ),
-    Problem.AUDIO_HEADER_LIES: (
-        enrichment_pb2.SEVERITY_WARNING,
-        "the file's header states another duration than its samples have",
-    ),
-    Problem.AUDIO_EXTENSION_MISMATCH: (
-        enrichment_pb2.SEVERITY_WARNING,
-        "the file name's extension says another format than the bytes",
-    ),
-}
 
 
 class Observer(Protocol):
@@ -120,12 +105,7 @@ class Enricher:
 
         """
         listening = await self._hear(track, context)
-        verdict = validator.validate(track, profile=profile, listening=listening)
-        if listening is not None:
-            issues = [*_audio_issues(listening), *verdict.issues]
-            del verdict.issues[:]
-            verdict.issues.extend(sorted(issues, key=lambda issue: issue.severity))
-        return verdict
+        return validator.validate(track, profile=profile, listening=listening)
 
     def _choose(self, name: str) -> ModelProvider:
         if not name:
@@ -191,10 +171,6 @@ class Enricher:
             listening=listening,
         )
         issues = list(verdict.issues)
-        if listening is not None:
-            if not policy.fields:
-                enriched.properties.MergeFrom(audio_properties(listening))
-            issues = sorted([*_audio_issues(listening), *issues], key=lambda i: i.severity)
         # What was filled is no longer missing.
         found = {r.field for r in results if r.decision == track_pb2.DECISION_FILLED}
         issues = [i for i in issues if i.rule_id != "FIELD_MISSING" or i.field not in found]
@@ -218,20 +194,6 @@ def _policy(options: enrichment_pb2.EnrichOptions) -> Policy:
         ),
         fields=frozenset(paths),
     )
-
-
-def _audio_issues(listening: Listening) -> list[enrichment_pb2.ValidationIssue]:
-    return [
-        enrichment_pb2.ValidationIssue(
-            rule_id=problem.value,
-            field="audio",
-            severity=_PROBLEMS[problem][0],
-            message=_PROBLEMS[problem][1],
-            source="Liner",
-        )
-        for problem in listening.problems
-        if problem in _PROBLEMS
-    ]
 
 
 def _processing(

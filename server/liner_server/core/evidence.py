@@ -144,8 +144,16 @@ def _estimated(
         confidence=fitted.probability,
         basis=fitted.basis,
         others=tuple((text, score * scale) for text, score in rivals),
-        reason=estimate.doubt,
+        reason=estimate.doubt or _how(estimate),
     )
+
+
+def _how(estimate: Tempo | Key) -> str:
+    """What an editor may want to know of a measurement that left no doubt."""
+    if isinstance(estimate, Key):
+        cents = round(estimate.tuning_cents)
+        return f"tuned {cents:+d} cents from A = 440 Hz" if abs(cents) >= 5 else ""
+    return f"beat {estimate.stability:.0%} steady" if estimate.stability is not None else ""
 
 
 def _text(text: str) -> str:

@@ -254,7 +254,7 @@ def _without_given(
     models_only = all(claim.source == track_pb2.SOURCE_MODEL for claim in best.claims)
     if models_only and not field.decided_by_model:
         return best, track_pb2.DECISION_PROPOSED
-    if best.confidence >= policy.min_confidence:
+    if best.basis == track_pb2.CONFIDENCE_BASIS_EXACT or best.confidence >= policy.min_confidence:
         return best, track_pb2.DECISION_FILLED
     return best, track_pb2.DECISION_PROPOSED
 
