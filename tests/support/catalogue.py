@@ -186,7 +186,7 @@ def _shared(name: str) -> Callable[[Track], None]:
 
 def _twice(role: int) -> Callable[[Track], None]:
     def inject(track: Track) -> None:
-        track.artists.add(name=track.artists[0].name, role=role)  # type: ignore[arg-type]
+        track.artists.add(name=track.artists[0].name, role=role)
 
     return inject
 

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.core.fields import FIELDS, write
+from liner_server.core.rules import identifiers
 from liner_server.core.rules.page import page
 from liner_server.core.validator import FAMILIES, validate
 from support import catalogue
@@ -144,6 +145,18 @@ def test_no_text_makes_a_rule_fail(text: str, field: str) -> None:
     answer = validate(track, profile=_APPLE)
 
     assert 0 <= answer.confidence <= 1
+
+
+def test_a_track_waved_through_as_canonical_breaks_no_identifier_rule() -> None:
+    """The short cut for tidy tracks must never hide what a rule would have found."""
+    for _, inject in catalogue.FAULTS.values():
+        track = track_pb2.Track()
+        track.CopyFrom(_TRACKS[0])
+        inject(track)
+
+        found = any(list(rule.check(track, None)) for rule in identifiers.RULES)
+
+        assert not (found and identifiers.canonical(track))
 
 
 def test_every_rule_has_an_id_of_its_own_and_a_reason() -> None:

@@ -1,9 +1,11 @@
 """Writes docs/rules.md: `python -m liner_server.core.rules.page > docs/rules.md`."""
 
 import sys
+from collections.abc import Sequence
 
 from liner.v1 import enrichment_pb2
 
+from liner_server.core.enums import Severity
 from liner_server.core.rules.across_batch import RULE_IDS
 from liner_server.core.validator import FAMILIES, SHARES
 
@@ -29,10 +31,10 @@ def page() -> str:
         _table(family, [(r.rule_id, r.severity, r.field, r.source, r.why) for r in rules])
         for family, rules in FAMILIES.items()
     ]
-    return "\n".join([head, *tables, _table("across_batch", list(RULE_IDS))])
+    return "\n".join([head, *tables, _table("across_batch", RULE_IDS)])
 
 
-def _table(family: str, rows: "list[tuple[str, enrichment_pb2.Severity, str, str, str]]") -> str:
+def _table(family: str, rows: Sequence[tuple[str, Severity, str, str, str]]) -> str:
     lines = [f"## {family}", "", "|rule|severity|field|source|why|", "|---|---|---|---|---|"]
     for rule_id, severity, field, source, why in rows:
         level = enrichment_pb2.Severity.Name(severity)[9:]
