@@ -34,11 +34,12 @@ def serve() -> None:
     import uvloop
 
     from liner_server.app import serve as serve_until_stopped
+    from liner_server.errors import LinerError
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve_until_stopped(settings))
-    except (SettingsError, OSError) as error:
+    except (SettingsError, LinerError, OSError) as error:
         _stop(f"liner-server cannot start: {error}")
 
 
