@@ -46,9 +46,9 @@ _TEXTS = (
 )
 
 
-def base_files() -> dict[str, bytes]:
+def base_files(*, seconds: float = 1.5) -> dict[str, bytes]:
     """Return one short, tagged, healthy file of every format."""
-    signal = piece(1.5, seed=1)
+    signal = piece(seconds, seed=1)
     files = {}
     for kind in FORMATS:
         rate = 48_000 if kind == "opus" else 44_100
