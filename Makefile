@@ -15,7 +15,7 @@ LOCKS := requirements/build.txt requirements/dev.txt requirements/weights.txt
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo run test check lint drift breaking types generate bench lock clean
+.PHONY: help setup demo run test check lint drift breaking types generate bench quality lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -89,6 +89,10 @@ generate: $(STAMP) ## Write generated/ from protos/
 
 bench: $(STAMP) ## Measure and print the figures of docs/performance.md
 	@$(BIN)/python -m pytest tests/performance -o python_files='bench_*.py' -o timeout=900 -q -s
+
+quality: $(STAMP) ## Measure accuracy and calibration on unseen pieces; LABELS="NAME=CSV ..." adds sets
+	@$(BIN)/python -m liner_server.evaluation.quality --out docs/quality.md \
+	  $(foreach set,$(LABELS),--labels "$(set)")
 
 lock: $(STAMP) ## Resolve requirements/*.txt again; UPGRADE=1 takes newer versions
 	@$(COMPILE) pyproject.toml --extra server --group dev -o requirements/dev.txt

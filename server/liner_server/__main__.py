@@ -105,6 +105,27 @@ def synth(
         typer.echo(track["path"])
 
 
+@app.command("eval")
+def evaluate_labels(
+    labels: Annotated[Path, typer.Option(help="CSV with the columns path,bpm,key,...")],
+    out: Annotated[Path, typer.Option(help="CSV to write.")],
+    workers: Annotated[int, typer.Option(help="Files heard at once.", min=1)] = 2,
+) -> None:
+    """Answer for every labelled file what Liner would answer.
+
+    `path` is taken from the folder of LABELS; no label is looked at. Writes path, bpm,
+    bpm_confidence, bpm_alternatives (joined with ";"), key, key_confidence, duration, genre,
+    genre_confidence; a field that Liner abstains from is empty.
+    """
+    from liner_server.evaluation.labelled import evaluate
+
+    try:
+        rows = evaluate(labels, out, workers=workers)
+    except OSError as error:
+        _stop(f"liner-server eval: {error}")
+    typer.echo(f"{len(rows)} files, answers in {out}")
+
+
 def _stop(message: str, *, code: int = 2) -> NoReturn:
     sys.stderr.write(message + "\n")
     raise typer.Exit(code)

@@ -1,8 +1,8 @@
 """Rules on the audio file: what is stated of it, and faults a distributor sends back."""
 
-from liner.v1 import enrichment_pb2
 
 from liner_server.audio.measurements import Problem
+from liner_server.core.enums import Severity
 from liner_server.core.fields import number_text
 from liner_server.core.rules import codes
 from liner_server.core.rules.book import (
@@ -113,7 +113,7 @@ def _digest(track: Track, _: Heard) -> Found:
 
 
 def _problem(problem: Problem) -> None:
-    severity: enrichment_pb2.Severity = ERROR if problem is Problem.AUDIO_TRUNCATED else WARNING
+    severity: Severity = ERROR if problem is Problem.AUDIO_TRUNCATED else WARNING
 
     @HEARD.rule(
         problem.value,
@@ -158,7 +158,7 @@ def _format(track: Track, heard: Heard) -> Found:
     if heard is None or not track.HasField("properties"):
         return
     for name in ("container", "codec", "sample_rate_hz", "channels", "bit_depth", "size_bytes"):
-        if track.properties.HasField(name):  # type: ignore[arg-type]
+        if track.properties.HasField(name):
             stated, measured = getattr(track.properties, name), getattr(heard.format, name)
             if measured is not None and stated != measured:
                 yield Finding(
