@@ -78,9 +78,13 @@ def health(
 
     if not address:
         try:
-            address = load().grpc_bind.replace("0.0.0.0:", "127.0.0.1:")
+            address = load().grpc_bind
         except SettingsError as error:
             _stop(str(error))
+    # A server that listens everywhere listens on loopback too.
+    for everywhere, loopback in (("0.0.0.0:", "127.0.0.1:"), ("[::]:", "[::1]:")):
+        if address.startswith(everywhere):
+            address = address.replace(everywhere, loopback)
     with grpc.insecure_channel(address) as channel:
         stub = health_pb2_grpc.HealthStub(channel)
         try:
