@@ -1,6 +1,5 @@
 """Rules on the audio file: what is stated of it, and faults a distributor sends back."""
 
-
 from liner_server.audio.measurements import Problem
 from liner_server.core.enums import Severity
 from liner_server.core.fields import number_text
