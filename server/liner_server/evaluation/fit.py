@@ -151,7 +151,7 @@ def fit_key(pieces: Sequence[Heard], sounds: Sequence[Heard]) -> dict[str, dict[
     described = [key.describe(heard.notes) for heard in tonal]
     names = described[0][0]
     right = [np.array([name == canonical(heard.key or "") for name in key.KEYS]) for heard in tonal]
-    ranking = rank([values for _, values in described], right, penalty=30.0).as_json(names)
+    ranking = rank([values for _, values in described], right, penalty=10.0).as_json(names)
     table = parse_table(ranking)
     rows, classes = [], []
     for heard in (*pieces, *sounds):
@@ -168,7 +168,7 @@ def fit_key(pieces: Sequence[Heard], sounds: Sequence[Heard]) -> dict[str, dict[
 def fit_gate(rows: Iterable[tuple[int, Floats]]) -> dict[str, dict[str, Any]]:
     """Return the table that tells music, speech and noise apart."""
     classes, values = zip(*rows, strict=True)
-    model = classify(np.array(values), np.array(classes), penalty=3.0, units=6, networks=3)
+    model = classify(np.array(values), np.array(classes), penalty=10.0, units=6, networks=3)
     names = gate.describe(np.sin(np.arange(SAMPLE_RATE, dtype=np.float32)))[0]
     return {"gate": model.as_json(names, numbers={"music_above": 0.25})}
 
