@@ -14,8 +14,10 @@ from liner_server.core.rules import (
     identifiers,
     master,
     music,
+    parties,
     places_and_dates,
     texts,
+    tidy,
     titles,
 )
 from liner_server.core.rules.across_batch import across_batch
@@ -26,7 +28,7 @@ _Profile = enrichment_pb2.DeliveryProfile
 __all__ = ["FAMILIES", "REQUIRED", "SHARES", "across_batch", "validate"]
 
 FAMILIES: Mapping[str, tuple[Rule, ...]] = {
-    "identifiers": identifiers.RULES,
+    "identifiers": (*identifiers.RULES, *parties.RULES),
     "titles": (*titles.RULES, *texts.RULES),
     "artists": (*artists.RULES, *artist_names.RULES),
     "places_and_dates": places_and_dates.RULES,
@@ -96,7 +98,7 @@ def _worth_asking(
     family: str, rules: tuple[Rule, ...], track: track_pb2.Track, listening: Listening | None
 ) -> tuple[Rule, ...]:
     """Leave out rules that certainly find nothing; a test holds this to be certain."""
-    if family == "identifiers" and identifiers.canonical(track):
+    if family == "identifiers" and tidy.canonical(track):
         return ()
     if family == "audio_match" and listening is None:
         return audio_match.RULES

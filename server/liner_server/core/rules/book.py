@@ -54,6 +54,16 @@ class RuleBook:
         return tuple(self.entries)
 
 
+def change(path: str, current: str, suggested: str, message: str) -> Finding:
+    """Return a finding that a machine can mend."""
+    return Finding(field=path, message=message, current=current, suggested=suggested)
+
+
+def noted(path: str, message: str, current: str) -> Finding:
+    """Return a finding that only a person can mend."""
+    return Finding(field=path, message=message, current=current)
+
+
 def shown(text: str, limit: int = 60) -> str:
     """Return text fit to be quoted in a message: short, and printable on one line."""
     cut = text if len(text) <= limit else text[: limit - 1] + "…"

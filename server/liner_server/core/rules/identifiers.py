@@ -1,9 +1,7 @@
-"""Rules on identifiers: ISRC, ISWC, UPC and EAN, ISNI, IPI, and a GRid among the tags."""
+"""Rules on identifiers of recordings, works and releases: ISRC, ISWC, UPC, EAN, GRid."""
 
 import re
 from collections.abc import Iterator
-
-from liner.v1 import track_pb2
 
 from liner_server.core.rules import codes
 from liner_server.core.rules.book import (
@@ -15,21 +13,19 @@ from liner_server.core.rules.book import (
     Heard,
     RuleBook,
     Track,
+    change,
+    noted,
     shown,
 )
 from liner_server.core.rules.rule import Finding
 
-_FILLERS = re.compile(r"(\d)\1{6}|1234567|0123456")
-_BOOKS = ("977", "978", "979")
+FILLERS = re.compile(r"(\d)\1{6}|1234567|0123456")
+"""Designations of an ISRC that were typed to get past a form."""
+
+BOOKS = ("977", "978", "979")
+"""Prefixes of articles that are books and periodicals."""
+
 _BOOK = RuleBook()
-
-
-def _change(path: str, current: str, suggested: str, message: str) -> Finding:
-    return Finding(field=path, message=message, current=current, suggested=suggested)
-
-
-def _finding(path: str, message: str, current: str) -> Finding:
-    return Finding(field=path, message=message, current=current)
 
 
 @_BOOK.rule(
@@ -49,9 +45,9 @@ def _isrc_other_code(track: Track, _: Heard) -> Found:
     ):
         if code is None:
             continue
-        yield _change("isrc", value, "", f"'{shown(value)}' is no ISRC: it is of kind {name}.")
+        yield change("isrc", value, "", f"'{shown(value)}' is no ISRC: it is of kind {name}.")
         if not stated:
-            yield _change(path, "", code, f"The {name} {code} is stated in the ISRC field.")
+            yield change(path, "", code, f"The {name} {code} is stated in the ISRC field.")
 
 
 @_BOOK.rule(
@@ -74,9 +70,9 @@ def _isrc_format(track: Track, _: Heard) -> Found:
         "then seven digits."
     )
     if mended := codes.mend_isrc(value):
-        yield _change("isrc", value, mended, f"{message} Letters and digits may be mixed up.")
+        yield change("isrc", value, mended, f"{message} Letters and digits may be mixed up.")
     else:
-        yield _finding("isrc", message, value)
+        yield noted("isrc", message, value)
 
 
 @_BOOK.rule(
@@ -92,9 +88,7 @@ def _isrc_prefix(track: Track, _: Heard) -> Found:
         return
     code = codes.compact(value)
     if codes.ISRC_SHAPE.fullmatch(code) and code[:2] not in codes.isrc_prefixes():
-        yield _finding(
-            "isrc", f"No ISRC begins with '{code[:2]}': no agency has that prefix.", value
-        )
+        yield noted("isrc", f"No ISRC begins with '{code[:2]}': no agency has that prefix.", value)
 
 
 @_BOOK.rule(
@@ -110,7 +104,7 @@ def _isrc_spelling(track: Track, _: Heard) -> Found:
         return
     code = codes.normalise_isrc(value)
     if code and code != value:
-        yield _change("isrc", value, code, f"Written canonically this ISRC is {code}.")
+        yield change("isrc", value, code, f"Written canonically this ISRC is {code}.")
 
 
 @_BOOK.rule(
@@ -125,8 +119,8 @@ def _isrc_placeholder(track: Track, _: Heard) -> Found:
     if not value:
         return
     code = codes.normalise_isrc(value)
-    if code and _FILLERS.fullmatch(code, 5):
-        yield _finding("isrc", f"{code} looks like a placeholder, not like an issued code.", value)
+    if code and FILLERS.fullmatch(code, 5):
+        yield noted("isrc", f"{code} looks like a placeholder, not like an issued code.", value)
 
 
 @_BOOK.rule(
@@ -145,9 +139,9 @@ def _iswc_format(track: Track, _: Heard) -> Found:
         restored = codes.normalise_iswc("T" + codes.compact(value))
         message = f"'{shown(value)}' is not an ISWC: T, nine digits and a check digit."
         if restored:
-            yield _change("iswc", value, restored, message)
+            yield change("iswc", value, restored, message)
         else:
-            yield _finding("iswc", message, value)
+            yield noted("iswc", message, value)
 
 
 @_BOOK.rule(
@@ -184,7 +178,7 @@ def _iswc_spelling(track: Track, _: Heard) -> Found:
         return
     code = codes.normalise_iswc(value)
     if code and code != value:
-        yield _change("iswc", value, code, f"Written canonically this ISWC is {code}.")
+        yield change("iswc", value, code, f"Written canonically this ISWC is {code}.")
 
 
 def _upc_digits(value: str) -> str | None:
@@ -212,9 +206,9 @@ def _upc_format(track: Track, _: Heard) -> Found:
     # Spreadsheets drop leading zeros; the check digit tells whether that is what happened.
     restored = codes.normalise_upc(code.zfill(12)) if 9 <= len(code) < 12 else None
     if restored:
-        yield _change("upc", value, restored, f"{message} Leading zeros seem to be lost.")
+        yield change("upc", value, restored, f"{message} Leading zeros seem to be lost.")
     else:
-        yield _finding("upc", message, value)
+        yield noted("upc", message, value)
 
 
 @_BOOK.rule(
@@ -229,9 +223,7 @@ def _upc_check(track: Track, _: Heard) -> Found:
     if not value:
         return
     if _upc_digits(value) and codes.normalise_upc(value) is None:
-        yield _finding(
-            "upc", f"The check digit of '{shown(value)}' does not fit its digits.", value
-        )
+        yield noted("upc", f"The check digit of '{shown(value)}' does not fit its digits.", value)
 
 
 @_BOOK.rule(
@@ -247,7 +239,7 @@ def _upc_spelling(track: Track, _: Heard) -> Found:
         return
     code = codes.normalise_upc(value)
     if code and code != value:
-        yield _change("upc", value, code, f"Written canonically this code is {code}.")
+        yield change("upc", value, code, f"Written canonically this code is {code}.")
 
 
 @_BOOK.rule(
@@ -263,151 +255,11 @@ def _upc_other(track: Track, _: Heard) -> Found:
         return
     code = codes.normalise_upc(value)
     if code and len(set(code)) == 1:
-        yield _finding("upc", f"{code} looks like a placeholder.", value)
-    elif code and len(code) == 13 and code.startswith(_BOOKS):
-        yield _finding(
+        yield noted("upc", f"{code} looks like a placeholder.", value)
+    elif code and len(code) == 13 and code.startswith(BOOKS):
+        yield noted(
             "upc", f"{code} is the number of a book or periodical, not of a release.", value
         )
-
-
-def _codes_of(track: Track, name: str) -> Iterator[tuple[str, str]]:
-    for index, artist in enumerate(track.artists):
-        value = artist.isni if name == "isni" else artist.ipi
-        if value:
-            yield f"artists[{index}].{name}", value
-
-
-def _bare(text: str) -> str:
-    return codes.compact(text).rpartition("/")[2]
-
-
-def _isni_shaped(text: str) -> bool:
-    return re.fullmatch(r"[0-9]{15}[0-9X]", _bare(text)) is not None
-
-
-@_BOOK.rule(
-    "ISNI_FORMAT",
-    ERROR,
-    "artists[].isni",
-    source="ISO 27729",
-    why="A party identifier that is not 16 characters is refused and links to nobody.",
-)
-def _isni_format(track: Track, _: Heard) -> Found:
-    for path, value in _codes_of(track, "isni"):
-        if not _isni_shaped(value):
-            yield _finding(
-                path, f"'{shown(value)}' is not an ISNI: 15 digits and a check digit.", value
-            )
-
-
-@_BOOK.rule(
-    "ISNI_CHECK_DIGIT",
-    ERROR,
-    "artists[].isni",
-    source="ISO 27729",
-    why="A wrong check digit means that the identifier names somebody else or nobody.",
-)
-def _isni_check(track: Track, _: Heard) -> Found:
-    for path, value in _codes_of(track, "isni"):
-        if _isni_shaped(value) and codes.normalise_isni(value) is None:
-            yield _finding(path, f"The check digit of ISNI '{shown(value)}' does not fit.", value)
-
-
-@_BOOK.rule(
-    "ISNI_SPELLING",
-    INFO,
-    "artists[].isni",
-    source="ISO 27729",
-    why="Identifiers are compared as 16 characters without spaces or address.",
-)
-def _isni_spelling(track: Track, _: Heard) -> Found:
-    for path, value in _codes_of(track, "isni"):
-        code = codes.normalise_isni(value)
-        if code and code != value:
-            yield _change(path, value, code, f"Written canonically this ISNI is {code}.")
-
-
-@_BOOK.rule(
-    "IPI_FORMAT",
-    ERROR,
-    "artists[].ipi",
-    source="CISAC IPI",
-    why="Collecting societies refuse a name number that is not 11 digits.",
-)
-def _ipi_format(track: Track, _: Heard) -> Found:
-    for path, value in _codes_of(track, "ipi"):
-        code = codes.compact(value)
-        if not (code.isascii() and code.isdigit() and 6 <= len(code) <= 11):
-            yield _finding(path, f"'{shown(value)}' is not an IPI name number: 11 digits.", value)
-
-
-@_BOOK.rule(
-    "IPI_CHECK_DIGIT",
-    ERROR,
-    "artists[].ipi",
-    source="CISAC IPI",
-    why="Wrong check digits send royalties to somebody else.",
-)
-def _ipi_check(track: Track, _: Heard) -> Found:
-    for path, value in _codes_of(track, "ipi"):
-        code = codes.compact(value)
-        shaped = code.isascii() and code.isdigit() and 6 <= len(code) <= 11
-        if shaped and codes.normalise_ipi(value) is None:
-            yield _finding(
-                path, f"The last two digits of IPI '{shown(value)}' do not fit the rest.", value
-            )
-
-
-@_BOOK.rule(
-    "IPI_SPELLING",
-    INFO,
-    "artists[].ipi",
-    source="CISAC IPI",
-    why="Name numbers are compared as 11 digits, leading zeros included.",
-)
-def _ipi_spelling(track: Track, _: Heard) -> Found:
-    for path, value in _codes_of(track, "ipi"):
-        code = codes.normalise_ipi(value)
-        if code and code != value:
-            yield _change(path, value, code, f"Written canonically this name number is {code}.")
-
-
-@_BOOK.rule(
-    "ISNI_SHARED",
-    WARNING,
-    "artists[].isni",
-    source="ISO 27729",
-    why="One ISNI names one public identity; two names with one ISNI mix two people up.",
-)
-def _isni_shared(track: Track, _: Heard) -> Found:
-    yield from _shared(track, "isni", "ISNI")
-
-
-@_BOOK.rule(
-    "IPI_SHARED",
-    WARNING,
-    "artists[].ipi",
-    source="CISAC IPI",
-    why="A name number belongs to one name; a copied one pays the wrong person.",
-)
-def _ipi_shared(track: Track, _: Heard) -> Found:
-    yield from _shared(track, "ipi", "IPI name number")
-
-
-def _shared(track: Track, name: str, label: str) -> Iterator[Finding]:
-    seen: dict[str, track_pb2.Artist] = {}
-    artists = track.artists
-    normalise = codes.normalise_isni if name == "isni" else codes.normalise_ipi
-    for index, artist in enumerate(artists):
-        code = normalise(artist.isni if name == "isni" else artist.ipi)
-        if code is None:
-            continue
-        first = seen.setdefault(code, artist)
-        if first.name.casefold() != artist.name.casefold():
-            yield Finding(
-                field=f"artists[{index}].{name}",
-                message=f"'{shown(artist.name)}' has the same {label} as '{shown(first.name)}'.",
-            )
 
 
 @_BOOK.rule(
@@ -420,7 +272,7 @@ def _shared(track: Track, name: str, label: str) -> Iterator[Finding]:
 def _grid_format(track: Track, _: Heard) -> Found:
     for path, value in _grids(track):
         if re.fullmatch(r"A1[A-Z0-9]{16}", codes.compact(value)) is None:
-            yield _finding(path, f"'{shown(value)}' is not a GRid: A1 and 16 characters.", value)
+            yield noted(path, f"'{shown(value)}' is not a GRid: A1 and 16 characters.", value)
 
 
 @_BOOK.rule(
@@ -434,9 +286,7 @@ def _grid_check(track: Track, _: Heard) -> Found:
     for path, value in _grids(track):
         shaped = re.fullmatch(r"A1[A-Z0-9]{16}", codes.compact(value))
         if shaped and codes.normalise_grid(value) is None:
-            yield _finding(
-                path, f"The check character of GRid '{shown(value)}' does not fit.", value
-            )
+            yield noted(path, f"The check character of GRid '{shown(value)}' does not fit.", value)
 
 
 @_BOOK.rule(
@@ -450,40 +300,13 @@ def _grid_spelling(track: Track, _: Heard) -> Found:
     for path, value in _grids(track):
         code = codes.normalise_grid(value)
         if code and code != value:
-            yield _change(path, value, code, f"Written canonically this GRid is {code}.")
+            yield change(path, value, code, f"Written canonically this GRid is {code}.")
 
 
 def _grids(track: Track) -> Iterator[tuple[str, str]]:
     for name in track.tags:
         if name.lower() == "grid":
             yield f"tags.{name}", track.tags[name]
-
-
-def canonical(track: Track) -> bool:
-    """Whether every identifier is canonical and distinct, so that no rule here can be broken.
-
-    Most tracks of a tidy catalogue are; asking this first spares them two dozen rules.
-    """
-    isrc, iswc, upc = track.isrc, track.iswc, track.upc
-    if isrc and (codes.normalise_isrc(isrc) != isrc or _FILLERS.fullmatch(isrc, 5)):
-        return False
-    if iswc and codes.normalise_iswc(iswc) != iswc:
-        return False
-    if upc and (codes.normalise_upc(upc) != upc or upc.startswith(_BOOKS) or len(set(upc)) == 1):
-        return False
-    if any(name.lower() == "grid" for name in track.tags):
-        return False
-    seen: set[str] = set()
-    for artist in track.artists:
-        for code, normalise in (
-            (artist.isni, codes.normalise_isni),
-            (artist.ipi, codes.normalise_ipi),
-        ):
-            if code:
-                if code in seen or normalise(code) != code:
-                    return False
-                seen.add(code)
-    return True
 
 
 RULES = _BOOK.rules
