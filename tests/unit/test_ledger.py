@@ -162,6 +162,13 @@ def test_contradiction_lowers_confidence():
     assert results["bpm"].confidence < alone
 
 
+def chance(result, value):
+    """Return the probability that a result gives a value, chosen or not."""
+    if result.value == value:
+        return result.confidence
+    return next((a.confidence for a in result.alternatives if a.value == value), 0.0)
+
+
 def test_an_octave_that_was_listed_as_possible_speaks_for_the_callers_value():
     """87 against 174: a rival that listening held possible is not a contradiction."""
     listed = claim("bpm", "174", MEASURED, 0.6, others=(("87", 0.35),))
@@ -172,7 +179,51 @@ def test_an_octave_that_was_listed_as_possible_speaks_for_the_callers_value():
     _, without = decide(track, [unlisted])
 
     assert with_it["bpm"].decision == track_pb2.DECISION_KEPT
-    assert with_it["bpm"].confidence > without["bpm"].confidence
+    assert chance(with_it["bpm"], "87") > chance(without["bpm"], "87")
+
+
+def test_who_errs_by_an_octave_or_a_relative_key_confirms_more_than_a_stranger():
+    """A label that says 70 where 140 is heard counted every second beat: 140 gains by it."""
+    for field, stated, akin, strange in (
+        ("bpm", "70", "140", "97"),
+        ("key", "C major", "A minor", "F# minor"),
+    ):
+        given = claim(field, stated, TAG, 0.7, RULE)
+
+        _, close = decide(track_pb2.Track(title="A"), [claim(field, akin), given])
+        _, far = decide(track_pb2.Track(title="A"), [claim(field, strange), given])
+
+        assert close[field].value == akin
+        assert chance(close[field], akin) > chance(far[field], strange) + 0.1
+
+
+def test_lists_that_share_most_names_agree():
+    """Two who hear guitar and drums agree, whatever else one of them hears."""
+    same = [
+        claim("instruments", "Guitar; Drums; Piano", MEASURED, 0.7, RULE),
+        claim("instruments", "drums; guitar", MODEL, 0.7, RULE),
+    ]
+    other = [same[0], claim("instruments", "Harp; Flute", MODEL, 0.7, RULE)]
+
+    _, agreed = decide(track_pb2.Track(title="A"), same)
+    _, split = decide(track_pb2.Track(title="A"), other)
+
+    assert list(agreed["instruments"].agreed_by) == [MODEL]
+    assert agreed["instruments"].confidence > 0.7 > split["instruments"].confidence
+
+
+def test_energies_that_round_alike_agree():
+    """Nobody's rule for energy is exact to a tenth."""
+    claims = [
+        claim("energy", "0.71", MEASURED, 0.7, RULE),
+        claim("energy", "0.8", MODEL, 0.7, RULE),
+        claim("energy", "0.4", MODEL, 0.7, RULE),
+    ]
+
+    _, results = decide(track_pb2.Track(title="A"), claims)
+
+    assert list(results["energy"].agreed_by) == [MODEL]
+    assert [a.value for a in results["energy"].alternatives] == ["0.4"]
 
 
 def test_a_model_alone_never_decides_tempo_or_key():

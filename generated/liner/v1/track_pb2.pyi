@@ -791,8 +791,8 @@ class ProcessingResult(_message.Message):
     """Version of the prompt; empty when no prompt was sent."""
     confidence: _builtins.float
     """The mean confidence of the fields that were judged: those with a value that is neither the
-    caller's own nor exact by construction; of all with a value when there is none such; 0
-    without any. In [0, 1].
+    caller's own, nor exact by construction, nor UNCALIBRATED; of the next wider set when there
+    is none such; 0 without any value. In [0, 1].
     """
     is_experimental: _builtins.bool
     """Whether an experimental variant answered."""

@@ -28,10 +28,12 @@ from liner_server.audio.measurements import (
     Listening,
     Loudness,
     Problem,
+    Tagging,
     Technical,
     Tempo,
 )
 from liner_server.audio.sniff import EXTENSIONS, Container, Sniffed, sniff
+from liner_server.audio.tagger import tag
 from liner_server.audio.tags import read_tags
 from liner_server.audio.technical import TechnicalMeter
 from liner_server.audio.tempo import estimate_tempo
@@ -84,7 +86,9 @@ def listen(path: Path, *, name: str, limits: Limits) -> Listening:
     content, content_score = classify_content(heard.signal)
     if content is Content.MUSIC:
         tempo, key = _tempo(heard.signal), _key(heard.signal)
+        tagging = _tagging(heard.signal, heard.loudness.integrated_lufs)
     else:
+        tagging = None
         doubt = f"{content.value}, not music"
         tempo, key = Tempo(bpm=None, score=0.0, doubt=doubt), Key(key=None, score=0.0, doubt=doubt)
     return Listening(
@@ -96,6 +100,7 @@ def listen(path: Path, *, name: str, limits: Limits) -> Listening:
         key=key,
         loudness=heard.loudness,
         technical=heard.technical,
+        tagging=tagging,
         problems=problems,
         fingerprint=heard.fingerprint,
     )
@@ -125,6 +130,13 @@ def _key(signal: NDArray[np.float32]) -> Key:
         return estimate_key(signal)
     except (ArithmeticError, IndexError, ValueError) as error:
         return Key(key=None, score=0.0, doubt=f"{_FAILED}: {type(error).__name__}")
+
+
+def _tagging(signal: NDArray[np.float32], integrated_lufs: float | None) -> Tagging | None:
+    try:
+        return tag(signal, integrated_lufs=integrated_lufs)
+    except (ArithmeticError, IndexError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)

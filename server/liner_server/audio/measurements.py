@@ -126,6 +126,20 @@ class Technical:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Tagging:
+    """What a trained tagger hears: raw scores in [0, 1] by its own words, every word of both."""
+
+    songs: Mapping[str, float]
+    """Words people tag songs with: "rock", "sad", "80s", "female vocalists"."""
+
+    sounds: Mapping[str, float]
+    """Words people tag excerpts with: "piano", "no vocals", "quiet", "choir"."""
+
+    energy: float
+    """How energetic it sounds, 0 to 1, by a rule (`audio.tagger.energy`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Listening:
     """All that is known about one file after hearing it once."""
 
@@ -139,6 +153,9 @@ class Listening:
     key: Key
     loudness: Loudness
     technical: Technical
+    tagging: Tagging | None = None
+    """None for what is not music."""
+
     problems: tuple[Problem, ...] = ()
     fingerprint: bytes = b""
     """Acoustic fingerprint; equal recordings give close ones whatever the codec."""

@@ -20,6 +20,7 @@ from liner_server.audio.measurements import (
     Listening,
     Loudness,
     Problem,
+    Tagging,
     Technical,
     Tempo,
 )
@@ -79,6 +80,7 @@ def to_listening(message: Mapping[str, Any]) -> Listening:
 def _listening(message: Mapping[str, Any]) -> Listening:
     form, tempo, key = message["format"], message["tempo"], message["key"]
     loudness, technical = message["loudness"], message["technical"]
+    tagging = message["tagging"]
     return Listening(
         format=Format(
             container=_text(form["container"]),
@@ -125,8 +127,17 @@ def _listening(message: Mapping[str, Any]) -> Listening:
             dc_offset=_number(technical["dc_offset"]),
             cutoff_hz=_maybe(technical["cutoff_hz"]),
         ),
+        tagging=None if tagging is None else _tagging(tagging),
         problems=tuple(Problem(problem) for problem in message["problems"]),
         fingerprint=base64.b64decode(_text(message["fingerprint"]), validate=True),
+    )
+
+
+def _tagging(message: Mapping[str, Any]) -> Tagging:
+    return Tagging(
+        songs=_features(message["songs"]),
+        sounds=_features(message["sounds"]),
+        energy=_number(message["energy"]),
     )
 
 

@@ -21,7 +21,7 @@ from liner_server.errors import DeadlineError, InvalidRequestError, LinerError
 from liner_server.ports import Listener, ModelProvider, Question
 
 DEFAULT_MIN_CONFIDENCE = 0.8
-POLICY_VERSION = "1"
+POLICY_VERSION = "2"
 """Changes whenever the same claims may be settled otherwise."""
 
 
@@ -221,10 +221,21 @@ def _processing(
 def _confidence(results: Sequence[track_pb2.FieldResult]) -> float:
     valued = [r for r in results if r.decision != track_pb2.DECISION_ABSTAINED]
     found = [r for r in valued if r.source != track_pb2.SOURCE_GIVEN]
-    # What is counted rather than judged would hide a doubtful tempo behind a sure sample rate.
+    # What is counted rather than judged would hide a doubtful tempo behind a sure sample rate,
+    # and a score that nothing was fitted to says nothing of how sure the answer is.
     judged = [r for r in found if r.confidence_basis != track_pb2.CONFIDENCE_BASIS_EXACT]
-    chosen = judged or found or valued
+    sound = [r for r in judged if r.confidence_basis != track_pb2.CONFIDENCE_BASIS_UNCALIBRATED]
+    chosen = sound or judged or found or valued
     return round(sum(r.confidence for r in chosen) / len(chosen), 4) if chosen else 0.0
+
+
+def _offered_unasked(result: track_pb2.FieldResult, policy: Policy) -> bool:
+    """Whether a proposal is an extra: a score nothing was fitted to, for a field nobody named.
+
+    Such a proposal never becomes surer; if it called for review, every track would.
+    """
+    uncalibrated = result.confidence_basis == track_pb2.CONFIDENCE_BASIS_UNCALIBRATED
+    return uncalibrated and result.field not in policy.fields
 
 
 def _review_reasons(
@@ -247,6 +258,8 @@ def _review_reasons(
     ]
     for result in results:
         if result.decision == track_pb2.DECISION_PROPOSED and not result.HasField("given_value"):
+            if _offered_unasked(result, policy):
+                continue
             reasons.append(f"{result.field}: {result.value} is only {result.confidence:.0%} sure")
         elif (
             result.decision == track_pb2.DECISION_KEPT

@@ -16,6 +16,8 @@ from liner_server.core.fields import FIELDS, Kind, finite, number_text, read
 from liner_server.core.keys import parse_key
 from liner_server.core.ledger import given_claims
 from liner_server.core.rules.codes import normalise_isrc, normalise_upc
+from liner_server.core.tagging import FIELDS as TAGGED
+from liner_server.core.tagging import tagging_claims
 
 GIVEN_TRUST: Mapping[Kind, float] = {Kind.TEMPO: 0.7, Kind.KEY: 0.7}
 """Probability that what a label states is right, by kind of field; 0.9 where none is named.
@@ -24,7 +26,8 @@ Tempo and key are often read off a tool, an octave or a relative key away."""
 _TAG_TRUST: Mapping[Kind, float] = {Kind.TEMPO: 0.6, Kind.KEY: 0.6}
 _TAG_TEXT_TRUST = 0.85
 
-_MEASURED_ONLY_FOR_MUSIC = ("bpm", "key")
+MEASURED_OF_MUSIC = ("bpm", "key", *TAGGED)
+"""Paths that listening answers for music and for nothing else."""
 
 
 def given_and_tags(track: track_pb2.Track, listening: Listening | None) -> list[Claim]:
@@ -61,7 +64,7 @@ def measured_claims(listening: Listening, calibration: Calibration) -> list[Clai
     claims = [_exact(path, value) for path, value in _facts(listening).items() if value]
     if listening.content is not Content.MUSIC:
         doubt = f"the audio holds {listening.content.value}, not music"
-        return claims + [_silent(path, doubt) for path in _MEASURED_ONLY_FOR_MUSIC]
+        return claims + [_silent(path, doubt) for path in MEASURED_OF_MUSIC]
     tempo, key = listening.tempo, listening.key
     if tempo.bpm is None:
         claims.append(_silent("bpm", tempo.doubt or "no steady beat was found"))
@@ -72,6 +75,7 @@ def measured_claims(listening: Listening, calibration: Calibration) -> list[Clai
         claims.append(_silent("key", key.doubt or "no tonal centre was found"))
     else:
         claims.append(_estimated("key", key.key, key.candidates, key, calibration))
+    claims += tagging_claims(listening.tagging, tempo, calibration)
     return claims
 
 

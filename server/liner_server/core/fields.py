@@ -36,6 +36,9 @@ class Field:
     digits: int = 3
     """Decimals kept of a number."""
 
+    slack: float = 0.0
+    """Two numbers this far apart or nearer are the same value."""
+
     identity: bool = False
     """Says which recording this is; replaced only under the policy ALWAYS."""
 
@@ -50,7 +53,13 @@ def _properties() -> Iterator[Field]:
         yield Field(path=f"properties.{name}", kind=Kind.NUMBER, digits=0, decided_by_model=False)
     yield Field(path="properties.duration", kind=Kind.SECONDS, decided_by_model=False)
     for name in ("integrated_loudness_lufs", "true_peak_dbtp", "loudness_range_lu"):
-        yield Field(path=f"properties.{name}", kind=Kind.NUMBER, digits=1, decided_by_model=False)
+        yield Field(
+            path=f"properties.{name}",
+            kind=Kind.NUMBER,
+            digits=1,
+            slack=0.5,
+            decided_by_model=False,
+        )
 
 
 FIELDS: dict[str, Field] = {
@@ -72,8 +81,8 @@ FIELDS: dict[str, Field] = {
         Field(path="moods", kind=Kind.LIST),
         Field(path="bpm", kind=Kind.TEMPO, digits=2, decided_by_model=False),
         Field(path="key", kind=Kind.KEY, decided_by_model=False),
-        Field(path="energy", kind=Kind.NUMBER),
-        Field(path="danceability", kind=Kind.NUMBER),
+        Field(path="energy", kind=Kind.NUMBER, slack=0.1),
+        Field(path="danceability", kind=Kind.NUMBER, slack=0.1),
         Field(path="instruments", kind=Kind.LIST),
         Field(path="publisher", kind=Kind.TEXT),
         Field(path="p_line", kind=Kind.TEXT),

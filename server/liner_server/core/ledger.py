@@ -1,28 +1,32 @@
 """Claims in, one decision a field out: the published policy that picks values.
 
 How confidences combine. Each source spreads its belief over the values it named; what it did not
-name shares what is left, of which any one other value gets half (`_UNNAMED`). Beliefs multiply
-over the sources, as for witnesses who do not know of each other, and are scaled to one together
-with the case that nobody is right. One witness alone keeps its own probability; two at 0.8 who
-agree reach 0.94; at 0.9 against 0.75 the first keeps about 0.75.
+name shares what is left, of which any one other value gets half (`_UNNAMED`); where a tempo or a
+key is stated without rivals, what is akin to it gets more and all else less. Beliefs multiply over
+the sources, as for witnesses who do not know of each other, and are scaled to one together with
+the case that nobody is right. One witness alone keeps its own probability; two at 0.8 who agree
+reach 0.94; at 0.9 against 0.75 the first keeps about 0.75. `agreement` says what agreeing means,
+`fields` which fields a model's word alone may fill.
 
 How far that number may go. A single fitted probability is passed on as it is. As soon as an
 unfitted one takes part, or several combine, the result counts as a rule of ours and stays at or
 below 0.9 (or the best fitted one), and what only unfitted scores support stays at or below 0.6.
 """
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from liner.v1 import enrichment_pb2, track_pb2
 
+from liner_server.core.agreement import agrees, akin, told_relation
 from liner_server.core.claims import Claim
 from liner_server.core.enums import Basis, Decision, OverwritePolicy
-from liner_server.core.fields import FIELDS, Field, Kind, finite, read, write
-from liner_server.core.keys import parse_key
+from liner_server.core.fields import FIELDS, Field, Kind, read, write
 
 _UNNAMED = 0.5
+_UNNAMED_AKIN, _UNNAMED_STRANGE = 0.8, 0.2
+"""Of tempi and keys that a source states wrongly, most are an octave or a relative key away."""
+
 _FLOOR = 0.01
 """No source is so sure that it cannot be outvoted, save an exact one."""
 
@@ -109,45 +113,12 @@ def given_claims(track: track_pb2.Track, trust: Mapping[Kind, float]) -> list[Cl
     return claims
 
 
-def agrees(field: Field, one: str, other: str) -> bool:
-    """Whether two canonical texts mean the same for this field.
-
-    Tempo: within 4 %, the octave counts. Seconds: within 1 s or 1 %. Text: without case,
-    accents' encoding and punctuation.
-    """
-    if one == other:
-        return True
-    match field.kind:
-        case Kind.TEMPO | Kind.SECONDS | Kind.NUMBER:
-            a, b = finite(one), finite(other)
-            if a is None or b is None:
-                return False
-            slack = {
-                Kind.TEMPO: 0.04 * abs(b),
-                Kind.SECONDS: max(1.0, 0.01 * abs(b)),
-                Kind.NUMBER: 0.5 * 10**-field.digits if field.digits != 1 else 0.5,
-            }[field.kind]
-            return abs(a - b) <= slack
-        case Kind.KEY:
-            return parse_key(one) is not None and parse_key(one) == parse_key(other)
-        case Kind.WARNING:
-            return False
-        case _:
-            return _plain(one) == _plain(other)
-
-
-def tempo_relation(one: float, other: float) -> str:
-    """Return how one tempo relates to another: "double", "half", "3/2", "2/3" or ""."""
-    for factor, name in ((2, "double"), (0.5, "half"), (1.5, "3/2"), (2 / 3, "2/3")):
-        if other > 0 and abs(one / other / factor - 1) <= 0.04:
-            return name
-    return ""
-
-
-def _plain(text: str) -> str:
-    """Fold away what does not change the meaning of a text."""
-    folded = unicodedata.normalize("NFKD", text).casefold()
-    return "".join(c for c in folded if unicodedata.category(c)[0] in "LN")
+def _unnamed(field: Field, claim: Claim, value: str) -> float:
+    """Share of what a claim leaves open that one value gets which it did not name."""
+    # Who listed rivals has said which mistakes are likely; others are most often wrong by these.
+    if claim.others or field.kind not in (Kind.TEMPO, Kind.KEY):
+        return _UNNAMED
+    return _UNNAMED_AKIN if akin(field, claim.value, value) else _UNNAMED_STRANGE
 
 
 def _weigh(field: Field, claims: Sequence[Claim]) -> list[_Candidate]:
@@ -179,7 +150,7 @@ def _weigh(field: Field, claims: Sequence[Claim]) -> list[_Candidate]:
         rest = max(room - scale * total, _FLOOR)
         nobody *= rest
         for index, candidate in enumerate(candidates):
-            belief = rest * _UNNAMED
+            belief = rest * _unnamed(field, claim, candidate.value)
             for position, (value, probability) in enumerate(beliefs):
                 if agrees(field, value, candidate.value):
                     belief = probability if position == 0 else max(probability * scale, _FLOOR)
@@ -288,9 +259,6 @@ def _reason(field: Field, chosen: _Candidate, given: Claim | None, decision: Dec
     why = next((c.reason for c in chosen.claims if c.reason), "")
     text = f"{said} {'say' if len(who) > 1 else 'says'} so" + (f": {why}" if why else "")
     if given is not None and decision != track_pb2.DECISION_KEPT:
-        relation = ""
-        if field.kind is Kind.TEMPO:
-            one, other = finite(given.value), finite(chosen.value)
-            relation = tempo_relation(one, other) if one and other else ""
+        relation = told_relation(field, given.value, chosen.value)
         text += f"; {given.value} was given" + (f", {relation} of it" if relation else "")
     return text

@@ -19,6 +19,7 @@ from liner_server.audio.listen import listen
 from liner_server.audio.measurements import Key, Listening, Tempo
 from liner_server.audio.spectra import SAMPLE_RATE
 from liner_server.core.calibration import Calibration
+from liner_server.core.tagging import tagging_claims
 
 COLUMNS = (
     "path",
@@ -68,11 +69,16 @@ def hear(path: Path) -> Listening | None:
 
 def answers(heard: Listening, calibration: Calibration) -> dict[str, str]:
     """Return one row of the answers, without its path."""
-    return {
+    row = {
         **measured(heard.tempo, heard.key, calibration),
         "duration": f"{heard.format.duration_seconds:.3f}",
         "content": heard.content.value,
     }
+    for claim in tagging_claims(heard.tagging, heard.tempo, calibration):
+        if claim.field == "genre":
+            row["genre"] = claim.value
+            row["genre_confidence"] = f"{claim.confidence:.4f}"
+    return row
 
 
 def measured(tempo: Tempo, key: Key, calibration: Calibration) -> dict[str, str]:

@@ -9,10 +9,11 @@ from importlib import resources
 
 from liner_server.core.calibration import Calibration
 from liner_server.core.claims import ProviderAnswer
-from liner_server.core.evidence import measured_claims
+from liner_server.core.evidence import MEASURED_OF_MUSIC, measured_claims
+from liner_server.core.fields import FIELDS
 from liner_server.ports import Question
 
-VERSION = "1"
+VERSION = "2"
 _PACKAGES = ("liner_server.core", "liner_server.audio")
 
 
@@ -29,7 +30,7 @@ def _tables_digest() -> str:
 
 
 class EmbeddedProvider:
-    """Answers from measurement: tempo, key, loudness and the facts of the file."""
+    """Answers from measurement: tempo, key, the tagger's words, loudness, the facts of the file."""
 
     name = "embedded"
     hears_audio = True
@@ -45,9 +46,7 @@ class EmbeddedProvider:
     @property
     def fields(self) -> tuple[str, ...]:
         """Paths it can answer."""
-        from liner_server.core.fields import FIELDS
-
-        return ("bpm", "key", *(path for path in FIELDS if path.startswith("properties.")))
+        return (*MEASURED_OF_MUSIC, *(path for path in FIELDS if path.startswith("properties.")))
 
     async def propose(self, question: Question) -> ProviderAnswer:
         """Return what was measured; nothing when there is no audio."""

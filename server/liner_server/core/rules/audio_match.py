@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.audio.measurements import Content, Listening
+from liner_server.core.agreement import tempo_relation
 from liner_server.core.fields import number_text
 from liner_server.core.keys import parse_key, relation
-from liner_server.core.ledger import tempo_relation
 from liner_server.core.rules.rule import Finding, Rule
 
 ERROR = enrichment_pb2.SEVERITY_ERROR
