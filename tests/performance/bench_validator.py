@@ -8,7 +8,8 @@ import time
 
 from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.core.validator import validate
-from support import catalogue
+from liner_server.evaluation import catalogue
+from liner_server.evaluation.faults import FAULTS
 
 _APPLE = enrichment_pb2.DELIVERY_PROFILE_APPLE
 
@@ -21,7 +22,7 @@ def main(count: int) -> None:
     answers = [validate(track, profile=_APPLE) for track in tracks]
     seconds = time.process_time() - start
     false = sum(any(i.severity == 1 for i in answer.issues) for answer in answers)
-    recalls = {name: _recall(name, tracks[:200]) for name in catalogue.FAULTS}
+    recalls = {name: _recall(name, tracks[:200]) for name in FAULTS}
     worst = min(recalls, key=lambda name: recalls[name])
     sys.stdout.write(
         f"tracks {count}\ntracks_per_cpu_second {count / seconds:.0f}\n"
@@ -31,7 +32,7 @@ def main(count: int) -> None:
 
 
 def _recall(fault: str, tracks: list[track_pb2.Track]) -> float:
-    rule_id, inject = catalogue.FAULTS[fault]
+    rule_id, inject = FAULTS[fault]
     found = 0
     for track in tracks:
         faulty = track_pb2.Track()

@@ -120,3 +120,15 @@ def test_a_few_tones_are_not_a_cutoff() -> None:
     tones = [sine(hertz, 3, level_db=-20, rate=RATE) for hertz in (440, 5_000, 10_000, 15_000)]
 
     assert examined(stereo(np.sum(tones, axis=0))).cutoff_hz is None
+
+
+@pytest.mark.parametrize("dead", [0, 1])
+def test_a_channel_that_was_lost_on_export_is_told(dead: int) -> None:
+    """One side of the headphones stays silent; in the mix of both it goes unnoticed."""
+    signal = 0.3 * noise(1, seed=1)
+    signal[dead] = 0
+
+    assert examined(signal).silent_channel
+    assert not examined(np.zeros_like(signal)).silent_channel
+    assert not examined(piece(1, seed=1)).silent_channel
+    assert not examined(signal[1 - dead : 2 - dead]).silent_channel

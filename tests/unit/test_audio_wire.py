@@ -44,7 +44,7 @@ LISTENING = Listening(
     ),
     key=Key(key=None, score=0.1, candidates=(("A minor", 0.1),), tuning_cents=-3.0, doubt="flat"),
     loudness=Loudness(integrated_lufs=-9.5, range_lu=4.0, true_peak_dbtp=None),
-    technical=Technical(clipped_samples=3, dual_mono=True, cutoff_hz=16_000.0),
+    technical=Technical(clipped_samples=3, dual_mono=True, silent_channel=True, cutoff_hz=16_000.0),
     problems=(Problem.AUDIO_TRUNCATED, Problem.AUDIO_EXTENSION_MISMATCH),
     fingerprint=bytes(range(100)),
 )

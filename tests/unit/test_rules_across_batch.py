@@ -3,7 +3,7 @@ from dataclasses import replace
 from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.audio.measurements import Listening
 from liner_server.core.rules.across_batch import across_batch
-from support import catalogue
+from liner_server.evaluation import catalogue
 
 _A, _B = catalogue.clean(1), catalogue.clean(2)
 

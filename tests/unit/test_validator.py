@@ -4,11 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from liner.v1 import enrichment_pb2, track_pb2
+from liner_server.core.enums import Profile
 from liner_server.core.fields import FIELDS, write
 from liner_server.core.rules import tidy
 from liner_server.core.rules.page import page
 from liner_server.core.validator import FAMILIES, validate
-from support import catalogue
+from liner_server.evaluation import catalogue
+from liner_server.evaluation.faults import FAULTS, heard_faults
 
 _APPLE = enrichment_pb2.DELIVERY_PROFILE_APPLE
 _MINIMAL = enrichment_pb2.DELIVERY_PROFILE_MINIMAL
@@ -30,16 +32,16 @@ def test_a_clean_catalogue_meets_hardly_any_error() -> None:
     assert wrong <= 0.005 * len(tracks)
 
 
-@pytest.mark.parametrize("fault", catalogue.FAULTS)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_an_injected_fault_is_found(fault: str) -> None:
     """Each kind of fault, put into clean tracks of many scripts and kinds, meets its rule."""
-    rule_id, inject = catalogue.FAULTS[fault]
+    rule_id, inject = FAULTS[fault]
     missed = []
     for track in _TRACKS:
         faulty = track_pb2.Track()
         faulty.CopyFrom(track)
         inject(faulty)
-        if rule_id not in _ids(validate(faulty, profile=_MINIMAL)):
+        if rule_id not in _ids(validate(faulty, profile=_APPLE)):
             missed.append(faulty.track_id)
 
     assert not missed
@@ -50,8 +52,8 @@ def test_what_the_audio_contradicts_is_found() -> None:
     missed = [
         fault
         for track in _TRACKS
-        for fault, rule_id, listening in catalogue.heard_faults(track)
-        if rule_id not in _ids(validate(track, profile=_MINIMAL, listening=listening))
+        for fault, rule_id, listening in heard_faults(track)
+        if rule_id not in _ids(validate(track, profile=_APPLE, listening=listening))
     ]
 
     assert not missed
@@ -66,10 +68,10 @@ def test_audio_that_agrees_raises_nothing() -> None:
         assert answer.scores.audio_match == 1
 
 
-@pytest.mark.parametrize("fault", catalogue.FAULTS)
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_fix_that_is_offered_mends_its_fault(fault: str) -> None:
     """A suggestion that leaves the rule broken would be applied for ever."""
-    rule_id, inject = catalogue.FAULTS[fault]
+    rule_id, inject = FAULTS[fault]
     track = track_pb2.Track()
     track.CopyFrom(_TRACKS[0])
     inject(track)
@@ -126,6 +128,35 @@ def test_what_is_not_stated_has_no_score() -> None:
     assert answer.scores.completeness == 0.5
 
 
+@pytest.mark.parametrize(
+    ("profile", "path", "severity"),
+    [
+        (enrichment_pb2.DELIVERY_PROFILE_MINIMAL, "artists", enrichment_pb2.SEVERITY_WARNING),
+        (enrichment_pb2.DELIVERY_PROFILE_DDEX, "isrc", _ERROR),
+        (enrichment_pb2.DELIVERY_PROFILE_DDEX, "p_line", enrichment_pb2.SEVERITY_WARNING),
+        (enrichment_pb2.DELIVERY_PROFILE_APPLE, "territories", _ERROR),
+        (enrichment_pb2.DELIVERY_PROFILE_APPLE, "language", enrichment_pb2.SEVERITY_WARNING),
+    ],
+)
+def test_what_is_missing_is_as_bad_as_the_delivery_makes_it(
+    profile: Profile, path: str, severity: int
+) -> None:
+    """Without an ISRC no DDEX message can be written; a draft may still be without one."""
+    answer = validate(track_pb2.Track(title="Golden River"), profile=profile)
+
+    assert [i.severity for i in answer.issues if i.field == path] == [severity]
+
+
+def test_what_a_master_needs_is_asked_only_where_masters_are_delivered() -> None:
+    """An MP3 is a fine input to enrichment and no fault of a DDEX message."""
+    track = track_pb2.Track()
+    track.CopyFrom(_TRACKS[0])
+    track.properties.container = track.properties.codec = "mp3"
+
+    assert "DELIVERY_LOSSY" in _ids(validate(track, profile=_APPLE))
+    assert not validate(track, profile=enrichment_pb2.DELIVERY_PROFILE_DDEX).issues
+
+
 @settings(max_examples=150)
 @given(
     text=st.text(max_size=80),
@@ -149,7 +180,7 @@ def test_no_text_makes_a_rule_fail(text: str, field: str) -> None:
 
 def test_a_track_waved_through_as_canonical_breaks_no_identifier_rule() -> None:
     """The short cut for tidy tracks must never hide what a rule would have found."""
-    for _, inject in catalogue.FAULTS.values():
+    for _, inject in FAULTS.values():
         track = track_pb2.Track()
         track.CopyFrom(_TRACKS[0])
         inject(track)

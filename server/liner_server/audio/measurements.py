@@ -118,6 +118,9 @@ class Technical:
     phase_inverted: bool = False
     """Two channels, one the other's negative: mono playback would be silent."""
 
+    silent_channel: bool = False
+    """Two channels, one of them silent while the other is not."""
+
     dc_offset: float = 0.0
     """Mean of the samples, full scale 1.0, of the worst channel."""
 

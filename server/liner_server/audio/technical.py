@@ -43,6 +43,7 @@ class TechnicalMeter:
         self._channels = channels
         self._samples = 0
         self._sums = np.zeros(channels)
+        self._peaks = np.zeros(channels, dtype=np.float32)
         self._run = [0] * channels
         self._clipped = 0
         self._first: int | None = None
@@ -56,6 +57,7 @@ class TechnicalMeter:
         """Take the next samples, shaped (channels, samples), full scale 1.0."""
         magnitude = np.abs(block)
         self._sums += block.sum(axis=1, dtype=np.float64)
+        np.maximum(self._peaks, magnitude.max(axis=1, initial=0.0), out=self._peaks)
         self._count_clipped(magnitude)
         loud = np.flatnonzero((magnitude > SILENCE).any(axis=0))
         if loud.size:
@@ -83,6 +85,8 @@ class TechnicalMeter:
             trailing_silence_seconds=trailing / self._rate,
             dual_mono=audible and self._difference < _SAME * self._energy,
             phase_inverted=audible and self._sum < _SAME * self._energy,
+            silent_channel=self._channels == 2
+            and float(self._peaks.min()) <= SILENCE < float(self._peaks.max()),
             dc_offset=float(max(self._sums / samples, key=abs)),
             cutoff_hz=self._cutoff(),
         )

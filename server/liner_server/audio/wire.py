@@ -124,6 +124,7 @@ def _listening(message: Mapping[str, Any]) -> Listening:
             trailing_silence_seconds=_number(technical["trailing_silence_seconds"]),
             dual_mono=_flag(technical["dual_mono"]),
             phase_inverted=_flag(technical["phase_inverted"]),
+            silent_channel=_flag(technical["silent_channel"]),
             dc_offset=_number(technical["dc_offset"]),
             cutoff_hz=_maybe(technical["cutoff_hz"]),
         ),

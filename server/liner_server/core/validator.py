@@ -11,6 +11,7 @@ from liner_server.core.rules import (
     artist_names,
     artists,
     audio_match,
+    characters,
     identifiers,
     master,
     music,
@@ -29,8 +30,8 @@ __all__ = ["FAMILIES", "REQUIRED", "SHARES", "across_batch", "validate"]
 
 FAMILIES: Mapping[str, tuple[Rule, ...]] = {
     "identifiers": (*identifiers.RULES, *parties.RULES),
-    "titles": (*titles.RULES, *texts.RULES),
-    "artists": (*artists.RULES, *artist_names.RULES),
+    "titles": (*titles.RULES, *texts.RULES, *characters.TITLES.rules),
+    "artists": (*artists.RULES, *artist_names.RULES, *characters.ARTISTS.rules),
     "places_and_dates": places_and_dates.RULES,
     "music": (*music.RULES, *master.RULES),
     "audio_match": (*audio_match.RULES, *master.HEARD_RULES),
@@ -46,7 +47,7 @@ SHARES: Mapping[int, float] = {
 
 _MINIMAL = ("title", "artists")
 _DDEX = (*_MINIMAL, "isrc", "label", "territories", "p_line", "properties.duration")
-REQUIRED: Mapping[int, tuple[str, ...]] = {
+REQUIRED: Mapping[Profile, tuple[str, ...]] = {
     enrichment_pb2.DELIVERY_PROFILE_UNSPECIFIED: _MINIMAL,
     enrichment_pb2.DELIVERY_PROFILE_MINIMAL: _MINIMAL,
     enrichment_pb2.DELIVERY_PROFILE_DDEX: _DDEX,
@@ -62,6 +63,13 @@ REQUIRED: Mapping[int, tuple[str, ...]] = {
 }
 """Fields that a delivery profile needs."""
 
+MANDATORY = frozenset(("isrc", "title", "artists", "label", "territories"))
+"""Without one of these no DDEX message can be written, so under ddex and apple it is an ERROR."""
+
+_LENIENT = (
+    enrichment_pb2.DELIVERY_PROFILE_UNSPECIFIED,
+    enrichment_pb2.DELIVERY_PROFILE_MINIMAL,
+)
 _STATED: Mapping[str, tuple[str, ...]] = {
     "identifiers": ("isrc", "iswc", "upc"),
     "titles": ("title", "version_title", "album"),
@@ -82,7 +90,7 @@ def validate(
     response = enrichment_pb2.ValidateMetadataResponse(confidence=1.0)
     for family, rules in FAMILIES.items():
         worth = _worth_asking(family, rules, track, listening)
-        score = _judge(worth, track, listening, response)
+        score = _judge((r for r in worth if _holds(r, profile)), track, listening, response)
         response.confidence *= score
         if _applies(family, track, listening):
             setattr(response.scores, family, round(score, 4))
@@ -103,6 +111,10 @@ def _worth_asking(
     if family == "audio_match" and listening is None:
         return audio_match.RULES
     return rules
+
+
+def _holds(rule: Rule, profile: Profile) -> bool:
+    return rule.profiles is None or profile in rule.profiles
 
 
 def _judge(
@@ -156,7 +168,9 @@ def _complete(
         response.issues.add(
             rule_id="FIELD_MISSING",
             field=path,
-            severity=enrichment_pb2.SEVERITY_WARNING,
+            severity=enrichment_pb2.SEVERITY_ERROR
+            if path in MANDATORY and profile not in _LENIENT
+            else enrichment_pb2.SEVERITY_WARNING,
             message=f"the profile {_Profile.Name(profile)[17:].lower()} needs it",
             source="DDEX ERN" if path in _DDEX else "Apple Music Style Guide",
         )

@@ -1,19 +1,17 @@
 """Artists: one name a field, each once, no stand-ins for a name."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.audio.measurements import Listening
+from liner_server.core.rules import guests
 from liner_server.core.rules.rule import Finding, Rule
-from liner_server.core.rules.titles import hidden_characters_removed
 
 ERROR = enrichment_pb2.SEVERITY_ERROR
 WARNING = enrichment_pb2.SEVERITY_WARNING
 
-_GUEST = re.compile(r"\s[(\[]?(?:feat|ft|featuring)\b\.?\s", re.IGNORECASE)
 _UNKNOWN = {"unknown", "unknown artist", "n/a", "none", "artist", "tba", "-"}
 _VARIOUS = {"various", "various artists", "v.a.", "va"}
 
@@ -30,14 +28,15 @@ def _empty(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
 
 def _guest(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     for index, name in _names(track):
-        if _GUEST.search(name):
-            main, guest = _GUEST.split(name, maxsplit=1)
+        if guests.IN_NAME.search(name):
+            main, guest = (part.strip() for part in guests.IN_NAME.split(name, maxsplit=1))
             yield Finding(
-                message=f"two artists in one: {main.strip()}, and {guest.strip(' )]')} as featured",
+                message=f"two artists in one: {main}, and {guest.strip(' )]')} as featured",
                 current=name,
-                suggested=f"{main.strip()}; {guest.strip(' )]')} (featured)",
+                suggested=main or None,
                 field=f"artists[{index}].name",
             )
+            yield from guests.credits_of(guest, track)
 
 
 def _unknown(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
@@ -74,20 +73,6 @@ def _both(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
                 message=f"{artist.name} is a main artist and a guest",
                 current=artist.name,
                 field=f"artists[{index}].role",
-            )
-
-
-def _hidden(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
-    for index, name in _names(track):
-        if name.isascii() and name.isprintable() and "  " not in name and name == name.strip():
-            continue
-        clean = hidden_characters_removed(name)
-        if clean != name:
-            yield Finding(
-                message="holds invisible characters or needless white space",
-                current=name,
-                suggested=clean,
-                field=f"artists[{index}].name",
             )
 
 
@@ -139,13 +124,5 @@ RULES = (
         source="Apple Music Style Guide",
         why="Nobody is a guest on their own recording.",
         check=_both,
-    ),
-    Rule(
-        rule_id="ARTIST_HIDDEN_CHARACTERS",
-        severity=WARNING,
-        field="artists",
-        source="Unicode Standard Annex 15",
-        why="A name with an invisible difference is another artist to every machine.",
-        check=_hidden,
     ),
 )

@@ -1,12 +1,12 @@
 """Where rules of one kind are gathered: each check is written beside the data about it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.audio.measurements import Listening
-from liner_server.core.enums import Severity
+from liner_server.core.enums import Profile, Severity
 from liner_server.core.rules.rule import Check, Finding, Rule
 
 ERROR = enrichment_pb2.SEVERITY_ERROR
@@ -29,7 +29,14 @@ class RuleBook:
     entries: list[Rule] = field(default_factory=list)
 
     def rule(
-        self, rule_id: str, severity: Severity, path: str, *, source: str, why: str
+        self,
+        rule_id: str,
+        severity: Severity,
+        path: str,
+        *,
+        source: str,
+        why: str,
+        profiles: Collection[Profile] | None = None,
     ) -> Callable[[Check], Check]:
         """Return a decorator that makes a check one of this book's rules."""
 
@@ -42,6 +49,7 @@ class RuleBook:
                     source=source,
                     why=why,
                     check=check,
+                    profiles=None if profiles is None else frozenset(profiles),
                 )
             )
             return check

@@ -1,5 +1,7 @@
 """Rules on the audio file: what is stated of it, and faults a distributor sends back."""
 
+from liner.v1 import enrichment_pb2
+
 from liner_server.audio.measurements import Problem
 from liner_server.core.enums import Severity
 from liner_server.core.fields import number_text
@@ -14,6 +16,7 @@ from liner_server.core.rules.book import (
     Heard,
     RuleBook,
     Track,
+    shown,
 )
 from liner_server.core.rules.rule import Finding
 
@@ -21,6 +24,7 @@ STATED = RuleBook()
 HEARD = RuleBook()
 
 _LOSSLESS = ("pcm", "flac", "alac")
+_LOSSY = ("mp2", "mp3", "aac", "vorbis", "opus", "wma", "ac3", "eac3")
 _CONTAINERS = {
     "mp3": ("mp3", "wav"),
     "flac": ("flac", "ogg"),
@@ -29,6 +33,9 @@ _CONTAINERS = {
     "aac": ("m4a",),
     "alac": ("m4a",),
 }
+_QUIETEST, _LOUDEST = -36.0, -5.0
+"""LUFS. Whispered chamber music is above the one, the loudest records made are below the other."""
+
 _PROBLEMS = {
     Problem.AUDIO_TRUNCATED: "the data end or break before the file says they should",
     Problem.AUDIO_HEADER_LIES: "the header states a duration that the samples do not bear out",
@@ -109,6 +116,57 @@ def _digest(track: Track, _: Heard) -> Found:
     digest = track.properties.sha256 if track.HasField("properties") else ""
     if digest and not (len(digest) == 64 and set(digest) <= set("0123456789abcdef")):
         yield Finding(message="64 small hex digits", current=digest[:80])
+
+
+_MASTERS = (enrichment_pb2.DELIVERY_PROFILE_APPLE,)
+"""Profiles that take only masters: lossless, 16 bits and 44.1 kHz at least."""
+
+
+def _codec_of(track: Track, heard: Heard) -> str:
+    """The codec of the audio, by its bytes where it was heard, else as stated."""
+    return heard.format.codec if heard is not None else track.properties.codec.lower()
+
+
+@STATED.rule(
+    "DELIVERY_LOSSY",
+    ERROR,
+    "properties.codec",
+    source=APPLE,
+    why="Only lossless masters are taken: what is encoded twice is damaged twice.",
+    profiles=_MASTERS,
+)
+def _lossy(track: Track, heard: Heard) -> Found:
+    codec = _codec_of(track, heard)
+    if codec.startswith(_LOSSY):
+        yield Finding(message=f"{shown(codec)} is not lossless", current=track.properties.codec)
+
+
+@STATED.rule(
+    "DELIVERY_BIT_DEPTH",
+    ERROR,
+    "properties.bit_depth",
+    source=APPLE,
+    why="Masters have 16 bits a sample at least.",
+    profiles=_MASTERS,
+)
+def _bit_depth(track: Track, heard: Heard) -> Found:
+    depth = heard.format.bit_depth if heard is not None else track.properties.bit_depth
+    if depth and depth < 16:
+        yield Finding(message=f"{depth} bits; 16 at least", current=number_text(depth, 0))
+
+
+@STATED.rule(
+    "DELIVERY_SAMPLE_RATE",
+    ERROR,
+    "properties.sample_rate_hz",
+    source=APPLE,
+    why="Masters have 44.1 kHz at least.",
+    profiles=_MASTERS,
+)
+def _delivered_rate(track: Track, heard: Heard) -> Found:
+    rate = heard.format.sample_rate_hz if heard is not None else track.properties.sample_rate_hz
+    if 0 < rate < 44_100:
+        yield Finding(message=f"{rate} Hz; 44,100 at least", current=number_text(rate, 0))
 
 
 def _problem(problem: Problem) -> None:
@@ -208,6 +266,69 @@ def _silent_end(_: Track, heard: Heard) -> Found:
 def _offset(_: Track, heard: Heard) -> Found:
     if heard is not None and abs(heard.technical.dc_offset) > 0.01:
         yield Finding(message=f"offset of {heard.technical.dc_offset:.3f} of full scale")
+
+
+@HEARD.rule(
+    "AUDIO_SILENT_CHANNEL",
+    ERROR,
+    "audio",
+    source=APPLE,
+    why="One side of the headphones stays dead: the export lost a channel.",
+)
+def _silent_channel(_: Track, heard: Heard) -> Found:
+    if heard is not None and heard.technical.silent_channel:
+        yield Finding(message="one of the two channels is silent")
+
+
+@HEARD.rule(
+    "AUDIO_LOUDNESS",
+    WARNING,
+    "audio",
+    source="AES TD1008",
+    why="Shops turn every track to about -16 to -14 LUFS; what is far from it was mismade.",
+)
+def _extreme(_: Track, heard: Heard) -> Found:
+    loudness = heard.loudness.integrated_lufs if heard is not None else None
+    if loudness is not None and not _QUIETEST <= loudness <= _LOUDEST:
+        kind = "loud" if loudness > _LOUDEST else "quiet"
+        yield Finding(message=f"{number_text(loudness, 1)} LUFS is extremely {kind}")
+
+
+@HEARD.rule(
+    "AUDIO_STATED_LOUDNESS",
+    WARNING,
+    "properties.integrated_loudness_lufs",
+    source="EBU Tech 3341",
+    why="A level that the file does not have was measured on another one.",
+)
+def _stated_loudness(track: Track, heard: Heard) -> Found:
+    if heard is None or not track.HasField("properties"):
+        return
+    stated = track.properties
+    for name, has, value, measured, apart in (
+        (
+            "integrated_loudness_lufs",
+            stated.HasField("integrated_loudness_lufs"),
+            stated.integrated_loudness_lufs,
+            heard.loudness.integrated_lufs,
+            0.5,
+        ),
+        (
+            "true_peak_dbtp",
+            stated.HasField("true_peak_dbtp"),
+            stated.true_peak_dbtp,
+            heard.loudness.true_peak_dbtp,
+            1.0,
+        ),
+    ):
+        # Meters differ by a tenth; peaks by a little more, as filters do.
+        if has and measured is not None and abs(value - measured) > apart:
+            yield Finding(
+                message=f"{number_text(measured, 1)} is measured",
+                current=number_text(value, 1),
+                suggested=number_text(measured, 1),
+                field=f"properties.{name}",
+            )
 
 
 @HEARD.rule(

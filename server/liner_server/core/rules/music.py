@@ -7,6 +7,7 @@ from liner.v1 import track_pb2
 
 from liner_server.core.fields import number_text
 from liner_server.core.keys import parse_key
+from liner_server.core.rules import lyric_language
 from liner_server.core.rules.book import (
     APPLE,
     AVS,
@@ -196,6 +197,26 @@ def _warning(track: Track, _: Heard) -> Found:
         current=name,
         suggested=None if edited else "EXPLICIT",
     )
+
+
+@_BOOK.rule(
+    "LYRICS_LANGUAGE",
+    WARNING,
+    "language",
+    source="BCP 47",
+    why="Lyrics in another language than the one stated: one of the two is another song's.",
+)
+def _lyrics_language(track: Track, _: Heard) -> Found:
+    if not track.language or not track.lyrics:
+        return
+    found = lyric_language.contradicted(track.language, track.lyrics)
+    if found is not None:
+        yield Finding(
+            message=f"the lyrics look like {found}",
+            current=track.language,
+            # Four letters are a script: many languages are written in it.
+            suggested=found if len(found) < 4 else None,
+        )
 
 
 @_BOOK.rule(

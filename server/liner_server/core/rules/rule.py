@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from liner.v1 import track_pb2
 
 from liner_server.audio.measurements import Listening
-from liner_server.core.enums import Severity
+from liner_server.core.enums import Profile, Severity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,3 +45,6 @@ class Rule:
     """One line for docs/rules.md: why anyone should care."""
 
     check: Check
+
+    profiles: frozenset[Profile] | None = None
+    """Delivery profiles in which it holds; None for all."""

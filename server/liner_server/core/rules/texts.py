@@ -21,6 +21,7 @@ from liner_server.core.rules.book import (
     Track,
     shown,
 )
+from liner_server.core.rules.characters import titles_of
 from liner_server.core.rules.rule import Finding
 
 TITLES = RuleBook()
@@ -51,18 +52,8 @@ _EMPTY_BRACKETS = re.compile(r"\s*(?:\(\s*\)|\[\s*\])")
 _GUEST_FORM = re.compile(r"\b(?:ft\.?|featuring|feat(?!\.)|Feat\.|FEAT\.)(?=\s)")
 
 
-def _texts(track: Track) -> Iterator[tuple[str, str]]:
-    for path, text in (
-        ("title", track.title),
-        ("version_title", track.version_title),
-        ("album", track.album),
-    ):
-        if text:
-            yield path, text
-
-
 def _all_texts(track: Track) -> Iterator[tuple[str, str]]:
-    yield from _texts(track)
+    yield from titles_of(track)
     for path, text in (("label", track.label), ("publisher", track.publisher)):
         if text:
             yield path, text
@@ -120,7 +111,7 @@ def _version_brackets(track: Track, _: Heard) -> Found:
     why="A file name in place of a title is shown to every listener.",
 )
 def _file_name(track: Track, _: Heard) -> Found:
-    for path, text in _texts(track):
+    for path, text in titles_of(track):
         if _FILE.search(text):
             clean = _FILE.sub("", text).replace("_", " ").strip()
             yield Finding(
@@ -189,7 +180,7 @@ def _stand_in(track: Track, _: Heard) -> Found:
     why="Naming the original performer to be found by it is refused.",
 )
 def _sound_alike(track: Track, _: Heard) -> Found:
-    for path, text in _texts(track):
+    for path, text in titles_of(track):
         if " " in text and _COVER.search(text):
             yield Finding(message="names another performer to be found", current=text, field=path)
 
@@ -272,7 +263,7 @@ def _replacement(track: Track, _: Heard) -> Found:
     why="Underscores for spaces come from file names.",
 )
 def _underscores(track: Track, _: Heard) -> Found:
-    for path, text in _texts(track):
+    for path, text in titles_of(track):
         if "_" in text and " " not in text and not _FILE.search(text):
             yield Finding(
                 message="underscores in place of spaces",
@@ -310,7 +301,7 @@ def _mixed(word: str) -> bool:
     why="Empty brackets are what is left of a version that was lost.",
 )
 def _empty_brackets(track: Track, _: Heard) -> Found:
-    for path, text in _texts(track):
+    for path, text in titles_of(track):
         if ("(" in text or "[" in text) and _EMPTY_BRACKETS.search(text):
             yield Finding(
                 message="brackets with nothing in them",

@@ -1,23 +1,29 @@
-"""Titles: capitals, white space, hidden characters, guests and versions in the wrong place."""
+"""Titles: capitals, guests, needless words, brackets."""
 
 import re
-import unicodedata
 from collections.abc import Iterator
 
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.audio.measurements import Listening
+from liner_server.core.rules import guests
+from liner_server.core.rules.book import shown
+from liner_server.core.rules.characters import titles_of
 from liner_server.core.rules.rule import Finding, Rule
 
 ERROR = enrichment_pb2.SEVERITY_ERROR
 WARNING = enrichment_pb2.SEVERITY_WARNING
 INFO = enrichment_pb2.SEVERITY_INFO
 
-_FIELDS = ("title", "version_title", "album")
 _SMALL = frozenset(
     ("a", "an", "and", "as", "at", "but", "by", "for", "from", "in", "into", "nor", "of", "off")
 ) | {"on", "onto", "or", "out", "over", "the", "to", "up", "with"}
-_GUEST = re.compile(r"[\s(\[]+(?:feat|ft|featuring)\b\.?\s+([^()\[\]]+)[)\]]?", re.IGNORECASE)
+_SURELY_SMALL = frozenset(
+    ("A", "An", "And", "As", "At", "But", "By", "For", "From", "Into", "Nor", "Of", "Onto", "Or")
+) | {"The", "To", "With"}
+"""The others (in, on, off, out, over, up) are capitals where they belong to a verb."""
+
+_FIRST_LETTER = re.compile(r"[^\W\d_]")
 _NEEDLESS = re.compile(
     r"\s*[(\[](?:explicit|clean|official(?: (?:music )?(?:video|audio))?|original mix|"
     r"album version|lyric video|hd|hq)[)\]]",
@@ -26,71 +32,25 @@ _NEEDLESS = re.compile(
 _NUMBERED = re.compile(r"^(?:track|titel|piste|pista)\s*\d+$", re.IGNORECASE)
 
 
-def _texts(track: track_pb2.Track) -> Iterator[tuple[str, str]]:
-    for field in _FIELDS:
-        text = getattr(track, field)
-        if text:
-            yield field, text
-
-
-def hidden_characters_removed(text: str) -> str:
-    """Return a text in NFC without control and invisible characters and needless white space."""
-    visible = "".join(
-        c if unicodedata.category(c) not in ("Cc", "Cf", "Co", "Cn") or c == "\u200d" else " "
-        for c in unicodedata.normalize("NFC", text)
-    )
-    return " ".join(visible.split())
-
-
-def _hidden(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
-    for field, text in _texts(track):
-        if text.isascii() and text.isprintable():
-            continue
-        clean = hidden_characters_removed(text)
-        if clean != " ".join(text.split()):
-            yield Finding(
-                message="holds invisible characters, or is not in Unicode NFC",
-                current=text,
-                suggested=clean,
-                field=field,
-            )
-
-
-def _spaces(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
-    for field, text in _texts(track):
-        clean = " ".join(text.split())
-        if clean != text:
-            yield Finding(
-                message="white space at an end, or twice in a row",
-                current=text,
-                suggested=clean,
-                field=field,
-            )
-
-
-def _mojibake(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
-    for field, text in _texts(track):
-        if text.isascii():
-            continue
-        import ftfy
-
-        if ftfy.badness.is_bad(text):
-            yield Finding(
-                message="looks like text read in a wrong encoding",
-                current=text,
-                suggested=ftfy.fix_text(text),
-                field=field,
-            )
-
-
 def title_case(text: str) -> str:
-    """Return an English title in title case: small words small, but not at either end."""
+    """Return an English title in title case: small words small, but not where a part begins."""
     words = text.lower().split(" ")
-    last = len(words) - 1
     return " ".join(
-        word if word in _SMALL and 0 < index < last else word[:1].upper() + word[1:]
+        word if word in _SMALL and _inside(words, index) else _FIRST_LETTER.sub(_upper, word, 1)
         for index, word in enumerate(words)
     )
+
+
+def _upper(match: re.Match[str]) -> str:
+    return match[0].upper()
+
+
+def _inside(words: list[str], index: int) -> bool:
+    """Whether a word stands inside a part of a title: not at its end, nor after a mark or "("."""
+    if not 0 < index < len(words) - 1:
+        return False
+    before, after = words[index - 1], words[index + 1]
+    return before[-1:].isalnum() and after[:1].isalnum()
 
 
 def _cased_letters(text: str) -> str:
@@ -99,7 +59,7 @@ def _cased_letters(text: str) -> str:
 
 
 def _capitals(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
-    for field, text in _texts(track):
+    for field, text in titles_of(track):
         if not text.isupper():
             continue
         letters = _cased_letters(text)
@@ -114,7 +74,7 @@ def _capitals(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
 
 
 def _lower(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
-    for field, text in _texts(track):
+    for field, text in titles_of(track):
         if not text.islower():
             continue
         letters = _cased_letters(text)
@@ -127,18 +87,40 @@ def _lower(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
             )
 
 
-def _guests(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
-    found = _GUEST.search(track.title)
-    if found:
-        yield Finding(
-            message=f"{found[1].strip()} belongs among the artists, as featured",
-            current=track.title,
-            suggested=(track.title[: found.start()] + track.title[found.end() :]).strip(),
+def _small_words(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    if track.language[:2].lower() != "en" or track.language[2:3] not in ("", "-", "_"):
+        return
+    for field, text in titles_of(track):
+        words = text.split(" ")
+        if _SURELY_SMALL.isdisjoint(words) or not text.isascii():
+            continue
+        clean = " ".join(
+            word.lower() if word in _SURELY_SMALL and _inside(words, index) else word
+            for index, word in enumerate(words)
         )
+        if clean != text:
+            yield Finding(
+                message="articles, short prepositions and conjunctions are small inside a title",
+                current=text,
+                suggested=clean,
+                field=field,
+            )
+
+
+def _guests(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    found = guests.IN_TITLE.search(track.title)
+    if found:
+        kept = track.title[: found.start()] + " " + track.title[found.end() :]
+        yield Finding(
+            message=f"{shown(found[1].strip())} belongs among the artists, as featured",
+            current=track.title,
+            suggested=" ".join(kept.split()) or None,
+        )
+        yield from guests.credits_of(found[1], track)
 
 
 def _needless(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
-    for field, text in _texts(track):
+    for field, text in titles_of(track):
         clean = _NEEDLESS.sub("", text)
         if clean != text:
             yield Finding(
@@ -155,36 +137,12 @@ def _numbered(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
 
 
 def _brackets(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
-    for field, text in _texts(track):
+    for field, text in titles_of(track):
         if any(text.count(a) != text.count(b) for a, b in ("()", "[]")):
             yield Finding(message="a bracket without its other half", current=text, field=field)
 
 
 RULES = (
-    Rule(
-        rule_id="TITLE_HIDDEN_CHARACTERS",
-        severity=ERROR,
-        field="title",
-        source="Unicode Standard Annex 15",
-        why="Two titles that look the same and are not are never found again.",
-        check=_hidden,
-    ),
-    Rule(
-        rule_id="TITLE_WHITE_SPACE",
-        severity=WARNING,
-        field="title",
-        source="Apple Music Style Guide",
-        why="Needless spaces make a second title of the same name.",
-        check=_spaces,
-    ),
-    Rule(
-        rule_id="TITLE_MOJIBAKE",
-        severity=WARNING,
-        field="title",
-        source="Unicode Standard",
-        why="Listeners see it on every device.",
-        check=_mojibake,
-    ),
     Rule(
         rule_id="TITLE_ALL_CAPS",
         severity=WARNING,
@@ -200,6 +158,14 @@ RULES = (
         source="Apple Music Style Guide",
         why="Titles all in small letters are sent back unless the artist insists.",
         check=_lower,
+    ),
+    Rule(
+        rule_id="TITLE_SMALL_WORDS",
+        severity=INFO,
+        field="title",
+        source="Apple Music Style Guide",
+        why="English titles are in title case; another casing is corrected or sent back.",
+        check=_small_words,
     ),
     Rule(
         rule_id="TITLE_GUEST",

@@ -1,120 +1,13 @@
-"""A catalogue of clean tracks, and every fault that the validator must find in one."""
+"""Every fault that the validator must find in a track, by name: the rule, and the damage done."""
 
-import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from liner.v1 import track_pb2
-from liner_server.audio.measurements import (
-    Content,
-    Format,
-    Key,
-    Listening,
-    Loudness,
-    Problem,
-    Technical,
-    Tempo,
-)
+
+from liner_server.audio.measurements import Content, Listening, Problem
 from liner_server.core.keys import KEYS
-from liner_server.core.rules import codes
-from stdnum import ean
-from stdnum.iso7064 import mod_11_2
-
-Track = track_pb2.Track
-
-_WORDS = (
-    *("Midnight", "River", "Golden", "Hour", "Paper", "Crown", "Silver", "Rain", "Burning"),
-    *("Letters", "Quiet", "Garden", "Northern", "Light", "Hollow", "Moon", "Velvet", "Road"),
-    *("Summer", "Ghost", "Electric", "Harbor", "Broken", "Mirror", "Distant", "Fire"),
-)
-_TITLES = (
-    *("東京の夜", "Привет, Мир", "مرحبا يا قمر", "夜に駆ける", "사랑의 노래", "São Paulo"),
-    *("Don't You (Forget About Me)", "(I Can't Get No) Satisfaction", "99 Problems", "7 Rings"),
-    *("1-800-273-8255", "Live and Let Die", "Für Elise", "L'été indien", "Ænema", "Łódź"),
-    *("S.O.S.", "Ölüm", "Ágætis Byrjun"),
-)
-_NAMES = (
-    *("AC/DC", "blink-182", "Tyler, The Creator", "Earth, Wind & Fire", "Simon & Garfunkel"),
-    *("Florence + The Machine", "Nick Cave & The Bad Seeds", "Beyoncé", "Sigur Rós", "ABBA"),
-    *("Crosby, Stills, Nash & Young", "k.d. lang", "!!!", "Motörhead", "BTS", "宇多田ヒカル"),
-    *("Sammy Davis, Jr.", "Björk"),
-)
-_LABELS = ("Example Records", "North & South Music", "Блюз Рекордс", "Rhythm King")
-_PREFIXES = ("USRC1", "GBAYE", "DEA62", "FRZ03", "QZES7", "BRBMG", "JPU90", "QMFME")
-
-
-def clean(seed: int) -> Track:
-    """Return a track that no delivery would refuse; the same seed gives the same one."""
-    rng = random.Random(seed)
-    year = rng.randint(1965, 2025)
-    title = rng.choice(_TITLES) if rng.random() < 0.3 else " ".join(rng.sample(_WORDS, 3))
-    name = rng.choice(_NAMES) if rng.random() < 0.4 else " ".join(rng.sample(_WORDS, 2))
-    label = rng.choice(_LABELS)
-    work = f"{rng.randrange(10**9):09}"
-    article = f"{rng.randrange(1, 9)}{rng.randrange(10**10, 10**11)}"
-    person, party = f"{rng.randrange(10**9):09}", f"0000000{rng.randrange(10**8):08}"
-    track = Track(
-        track_id=f"t{seed}",
-        title=title,
-        album=" ".join(rng.sample(_WORDS, 2)),
-        label=label,
-        release_date=rng.choice([f"{year}", f"{year}-05", f"{year}-05-17"]),
-        isrc=f"{rng.choice(_PREFIXES)}{year % 100:02}{rng.randrange(1, 99999):05}",
-        iswc=codes.format_iswc(f"T{work}{codes.iswc_check_digit(work)}"),
-        upc=article + ean.calc_check_digit(article),
-        territories=rng.choice([["Worldwide"], ["DE", "AT", "CH"], ["Worldwide", "-US"]]),
-        language=rng.choice(["en", "de", "ja", "pt-BR", "zh-Hans"]),
-        genre=rng.choice(["Rock", "Jazz", "Hip-Hop/Rap", "Folk"]),
-        subgenres=["Indie", "Alternative"],
-        moods=["calm", "warm"],
-        bpm=rng.randint(65, 190),
-        key=rng.choice(KEYS),
-        energy=0.5,
-        danceability=0.5,
-        instruments=["piano", "drums"],
-        p_line=f"{year} {label}",
-        c_line=f"{year} {label}",
-        lyrics="A quiet line about rivers\nand another about light",
-        parental_warning=track_pb2.PARENTAL_WARNING_NOT_EXPLICIT,
-    )
-    track.artists.add(
-        name=name,
-        role=track_pb2.ARTIST_ROLE_MAIN,
-        isni=party + mod_11_2.calc_check_digit(party),
-        ipi=f"{person}{codes.ipi_check_digits(person):02}",
-    )
-    track.artists.add(name="Mira Solberg", role=track_pb2.ARTIST_ROLE_FEATURED)
-    properties = track.properties
-    properties.container, properties.codec = "flac", "flac"
-    properties.sample_rate_hz, properties.channels, properties.bit_depth = 44100, 2, 16
-    properties.duration.seconds = 200
-    properties.sha256 = "ab" * 32
-    return track
-
-
-def heard(track: Track) -> Listening:
-    """Return what listening to the clean track's audio yields."""
-    return Listening(
-        format=Format(
-            container="flac",
-            codec="flac",
-            sample_rate_hz=44100,
-            channels=2,
-            bit_depth=16,
-            bit_rate_bps=900_000,
-            duration_seconds=200.0,
-            size_bytes=22_500_000,
-            sha256="ab" * 32,
-            crc32c=1,
-        ),
-        tags={},
-        content=Content.MUSIC,
-        content_score=0.9,
-        tempo=Tempo(bpm=track.bpm, score=0.9),
-        key=Key(key=track.key, score=0.9),
-        loudness=Loudness(integrated_lufs=-14.0, range_lu=6.0, true_peak_dbtp=-1.5),
-        technical=Technical(),
-    )
+from liner_server.evaluation.catalogue import FOREIGN, LYRICS, Track, heard
 
 
 def _put(**values: object) -> Callable[[Track], None]:
@@ -267,6 +160,19 @@ FAULTS: dict[str, tuple[str, Callable[[Track], None]]] = {
     "title lost letter": ("TEXT_REPLACEMENT_CHARACTER", _wrap("title", "", "\ufffd")),
     "title underscores": ("TEXT_UNDERSCORES", _put(title="Golden_River_Song")),
     "title look-alikes": ("TEXT_LOOK_ALIKE_LETTERS", _put(title="G\u043elden River")),
+    "title wide": ("TITLE_WIDE_LETTERS", _put(title="\uff27\uff4f\uff4c\uff44\uff45\uff4e River")),
+    "title small word": (
+        "TITLE_SMALL_WORDS",
+        _put(title="River Of The Moon", language="en", lyrics=LYRICS["en"]),
+    ),
+    "label zero width": ("TEXT_HIDDEN_CHARACTERS", _wrap("label", "", "\u200b")),
+    "publisher control": ("TEXT_HIDDEN_CHARACTERS", _put(publisher="Golden\x07 Songs")),
+    "p line spaces": ("TEXT_WHITE_SPACE", _wrap("p_line", "", " ")),
+    "c line mojibake": ("TEXT_MOJIBAKE", _put(c_line="2024 SociÃ©tÃ© du Disque")),
+    "label wide": ("TEXT_WIDE_LETTERS", _put(label="\uff25xample Records")),
+    "artist spaces": ("ARTIST_WHITE_SPACE", _name(after="  ")),
+    "artist mojibake": ("ARTIST_MOJIBAKE", _artist(name="BeyoncÃ©")),
+    "artist wide": ("ARTIST_WIDE_LETTERS", _name(after=" \uff2ar")),
     "title empty brackets": ("TITLE_EMPTY_BRACKETS", _wrap("title", "", " ()")),
     "artist empty": ("ARTIST_NAME_EMPTY", _artist(name=" ")),
     "artist guest": ("ARTIST_GUEST_INSIDE", _name(after=" feat. Omar Diaz")),
@@ -312,6 +218,14 @@ FAULTS: dict[str, tuple[str, Callable[[Track], None]]] = {
     "mood twice": ("LIST_DUPLICATE", _put(moods=["calm", "Calm"])),
     "explicit words": ("WARNING_AGAINST_LYRICS", _put(lyrics="what the fuck is this")),
     "lyrics headings": ("LYRICS_MARKUP", _put(lyrics="[Chorus]\nLa la")),
+    "lyrics of another language": ("LYRICS_LANGUAGE", _put(lyrics=FOREIGN)),
+    "lyrics of another script": (
+        "LYRICS_LANGUAGE",
+        _put(lyrics="Я иду по городу и думаю о тебе"),  # noqa: RUF001
+    ),
+    "master lossy": ("DELIVERY_LOSSY", _properties(container="mp3", codec="mp3")),
+    "master of 8 bits": ("DELIVERY_BIT_DEPTH", _properties(bit_depth=8)),
+    "master of 32 kHz": ("DELIVERY_SAMPLE_RATE", _properties(sample_rate_hz=32_000)),
     "instrumental voices": (
         "INSTRUMENTAL_WITH_VOCALS",
         _put(language="zxx", instruments=["vocals"]),
@@ -364,4 +278,14 @@ def heard_faults(track: Track) -> Iterator[tuple[str, str, Listening]]:
     yield "dual mono", "AUDIO_DUAL_MONO", technical(dual_mono=True)
     yield "inverted", "AUDIO_PHASE_INVERTED", technical(phase_inverted=True)
     yield "transcode", "AUDIO_TRANSCODE", technical(cutoff_hz=16000.0)
+    yield "one channel", "AUDIO_SILENT_CHANNEL", technical(silent_channel=True)
+    for lufs in (-1.0, -50.0):
+        loudness = replace(well.loudness, integrated_lufs=lufs)
+        yield "loudness", "AUDIO_LOUDNESS", replace(well, loudness=loudness)
+    level = replace(well.loudness, integrated_lufs=-16.0)
+    yield "loudness stated", "AUDIO_STATED_LOUDNESS", replace(well, loudness=level)
+    level = replace(well.loudness, true_peak_dbtp=-4.0)
+    yield "peak stated", "AUDIO_STATED_LOUDNESS", replace(well, loudness=level)
+    lossy = replace(well.format, codec="mp3", container="mp3", bit_depth=None)
+    yield "lossy", "DELIVERY_LOSSY", replace(well, format=lossy)
     yield "tagged", "AUDIO_ISRC_TAG", replace(well, tags={"isrc": "GBAYE0000001"})

@@ -1,0 +1,157 @@
+"""Which language a text is in, where that is plain: by its script, or by its smallest words.
+
+Made to contradict a stated language and not to name one for its own sake: anything doubtful is
+None. Scripts that are one language's (Hangul, Kana, Thai, Greek) name it; Cyrillic, Arabic and
+Devanagari are many languages' and only say which ones it cannot be. Latin texts are told apart
+by words so frequent and so small that no text of twenty words does without them.
+"""
+
+import re
+from collections import Counter
+from functools import lru_cache
+
+_READ = 4_000
+"""Characters looked at: a song's first verses tell as much as all of it."""
+
+_FEWEST_LETTERS = 12
+_FEWEST_WORDS = 20
+_MOST = 0.7
+"""Share of the letters that one script needs."""
+
+_LEAST_SHARE = 0.18
+"""Share of the words that must be a language's smallest ones; in running text it is a third."""
+
+_MARGIN = 2.0
+"""How many times as many of them as of the next language's; neighbours share some."""
+
+_SCRIPTS = re.compile(
+    "(?P<Latn>[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff]+)"
+    "|(?P<Cyrl>[\u0400-\u052f]+)|(?P<Grek>[\u0370-\u03ff\u1f00-\u1fff]+)"
+    "|(?P<Hebr>[\u05d0-\u05ea]+)|(?P<Arab>[\u0620-\u064a\u066e-\u06d3\u0750-\u077f]+)"
+    "|(?P<Deva>[\u0900-\u097f]+)|(?P<Thai>[\u0e01-\u0e5b]+)"
+    "|(?P<Kana>[\u3041-\u3096\u30a1-\u30fa]+)|(?P<Hani>[\u3400-\u4dbf\u4e00-\u9fff]+)"
+    "|(?P<Hang>[\uac00-\ud7a3\u1100-\u11ff]+)"
+)
+_ONLY = {"Grek": "el", "Thai": "th", "Kana": "ja", "Hang": "ko"}
+"""Scripts that name their language."""
+
+_WORDS = {
+    "en": "the and you i to my me of it in your is that on for with be this all we are when "
+    "what don't i'm it's so was but no have do just can like know",
+    "de": "und ich du die der das ist nicht ein eine mein dein mir mich dich wir es zu wie den "
+    "dem auf mit sie was für auch wenn doch kein nur noch so im",
+    "fr": "je tu le la les et un une des dans pas que qui mon ton moi toi est c'est j'ai pour "
+    "sur avec du au en ne il elle nous vous mais ma ta plus",
+    "es": "que de no el la los las y en un una mi tu yo te me se lo con por para es pero si "
+    "más como ya quiero soy cuando del al",
+    "pt": "que de não o a os as e em um uma meu teu eu você me se com por para é mas do da no "
+    "na mais como já quando pra sou seu minha",
+    "it": "che di non il la i le e in un una mio tu io mi ti si lo con per è ma se come sei "
+    "del della più sono quando anche ci nel gli",
+    "nl": "de het een en ik je jij niet van is dat in op te met voor mijn jouw wat als maar "
+    "zijn naar nog wel ben er we dan zo geen",
+    "sv": "och jag du det är inte en ett att som på i min mig dig har för med av vi så när "
+    "om men till bara vill kan ska den",
+    "da": "og jeg du det er ikke en et at som på i min mig dig har for med af vi så når om "
+    "men til bare vil kan skal den",
+    "nb": "og jeg du det er ikke en et at som på i min meg deg har for med av vi så når om "
+    "men til bare vil kan skal den",
+    "pl": "i w nie się na to że z ja ty jest jak do mnie ciebie tak co już tylko mi jestem "
+    "ale po za gdy twoje moje być",
+    "tr": "ve bir bu ben sen ne için gibi çok da de var yok seni beni bana sana ile o mi "
+    "daha her kadar gel değil",
+}
+_LANGUAGES_OF: dict[str, list[str]] = {}
+for _language, _text in _WORDS.items():
+    for _word in _text.split():
+        _LANGUAGES_OF.setdefault(_word, []).append(_language)
+
+_ALIKE = ({"da", "nb", "nn", "no", "sv"}, {"es", "pt", "gl", "ca"})
+"""Languages so near to each other that small words are no proof against a statement."""
+
+_LISTED = frozenset(_WORDS) | {"no", "nn"}
+_IN_SEVERAL_SCRIPTS = frozenset(
+    ("az", "bs", "kk", "ks", "ku", "ky", "mn", "ms", "pa", "sd", "sr", "tg", "tk", "ug", "uz", "yi")
+)
+
+
+def contradicted(stated: str, lyrics: str) -> str | None:
+    """Return why the lyrics cannot be in the stated language, or None if they may be.
+
+    The reason is the tag of the language they are in where that is known, else the ISO 15924
+    code of their script. `stated` is a BCP 47 tag.
+    """
+    primary = re.split("[-_]", stated.lower(), maxsplit=1)[0]
+    script = script_of(lyrics)
+    if script is None or primary in ("zxx", "mul", "und"):
+        return None
+    expected = _scripts_of(stated)
+    if not expected or primary in _IN_SEVERAL_SCRIPTS:
+        return None
+    named = _ONLY.get(script)
+    if named is not None:
+        return named if primary != named and script not in expected else None
+    if script != "Latn":
+        return script if script not in expected else None
+    found = latin_language_of(lyrics)
+    if found is None or found == primary:
+        return None
+    if any({found, primary} <= group for group in _ALIKE):
+        return None
+    # Languages in Latin letters that are not listed may be anything's neighbour.
+    return found if primary in _LISTED or "Latn" not in expected else None
+
+
+def script_of(text: str) -> str | None:
+    """Return the ISO 15924 code of the script that most letters are in; "Kana" for Japanese."""
+    counts: Counter[str] = Counter()
+    for match in _SCRIPTS.finditer(text[:_READ]):
+        counts[match.lastgroup or ""] += match.end() - match.start()
+    # One syllable of these scripts says as much as three letters.
+    if counts["Kana"] and counts["Kana"] * 20 >= counts["Hani"]:
+        counts["Kana"] += counts.pop("Hani", 0)
+    if counts.total() < _FEWEST_LETTERS:
+        return None
+    script, most = counts.most_common(1)[0]
+    return script if most >= _MOST * counts.total() else None
+
+
+def latin_language_of(text: str) -> str | None:
+    """Return the language that a text in Latin letters is plainly in, or None."""
+    words = re.findall(r"[^\W\d_]+(?:['\u2019][^\W\d_]+)?", text[:_READ].lower())
+    if len(words) < _FEWEST_WORDS:
+        return None
+    votes: Counter[str] = Counter()
+    for word, count in Counter(words).items():
+        for language in _LANGUAGES_OF.get(word.replace("\u2019", "'"), ()):
+            # A refrain must not decide: nobody sings in the language of "la la la".
+            votes[language] += min(count, 3)
+    ranked = votes.most_common(2)
+    if not ranked or ranked[0][1] < _LEAST_SHARE * len(words) or ranked[0][1] < 6:
+        return None
+    first, most = ranked[0]
+    if len(ranked) > 1:
+        second, fewer = ranked[1]
+        near = any({first, second} <= group for group in _ALIKE)
+        if most < (_MARGIN if not near else 1.2) * fewer:
+            return None
+    return first
+
+
+@lru_cache(maxsize=1024)
+def _scripts_of(tag: str) -> frozenset[str]:
+    """Scripts in which a language is written; empty when the tag is none."""
+    import langcodes
+
+    if not langcodes.tag_is_valid(tag):
+        return frozenset()
+    script = langcodes.Language.get(tag).maximize().script or ""
+    return _WRITTEN.get(script, frozenset([script])) if script else frozenset()
+
+
+_WRITTEN = {
+    "Jpan": frozenset(["Kana", "Hani"]),
+    "Hans": frozenset(["Hani"]),
+    "Hant": frozenset(["Hani"]),
+    "Kore": frozenset(["Hang", "Hani"]),
+}
