@@ -176,4 +176,16 @@ class UnavailableError(LinerError):
 
 
 class ProviderError(UnavailableError):
-    """A model provider answered with an error, or not at all."""
+    """A model provider answered with an error, or not at all; some errors would only come again."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        reason: str,
+        retryable: bool = True,
+        retry_after: timedelta | None = None,
+        resource: str = "",
+    ) -> None:
+        super().__init__(message, reason=reason, retry_after=retry_after, resource=resource)
+        self.retryable = retryable

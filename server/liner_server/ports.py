@@ -5,7 +5,8 @@ Every port's backends pass one contract suite in `tests/contracts`.
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
 
@@ -14,6 +15,7 @@ from liner.v1 import storage_pb2, track_pb2
 from liner_server.audio.measurements import Listening
 from liner_server.context import RequestContext
 from liner_server.core.claims import ProviderAnswer
+from liner_server.errors import LinerError
 
 
 class Upload(Protocol):
@@ -136,6 +138,8 @@ class Question:
     """What was heard; None when the track has no audio."""
 
     context: RequestContext
+    audio_wav: Sequence[bytes] = field(default=(), repr=False)
+    """Excerpts for a provider that hears: WAV, 16 kHz, mono, 16 bit, at most 30 s each."""
 
 
 class ModelProvider(Protocol):
@@ -163,12 +167,28 @@ class ModelProvider(Protocol):
     def fields(self) -> Sequence[str]:
         """Paths in Track that it can answer."""
 
+    def estimate(self, question: Question) -> Decimal:
+        """Return the most that one question is reckoned to cost, in US dollars."""
+
     async def propose(self, question: Question) -> ProviderAnswer:
         """Return what the provider claims; no claims at all is a proper answer.
 
         Raises:
-            ProviderError: it failed; retrying may help.
+            ProviderError: it failed; `retryable` says whether the same call may succeed later.
             DeadlineError: it could not answer in time.
+
+        """
+
+    async def propose_many(
+        self, questions: Sequence[Question]
+    ) -> Sequence[ProviderAnswer | LinerError]:
+        """Return an answer or an error for each question, in order, from as few calls as it takes.
+
+        All ask for the same fields and have no audio. A question that cannot be answered spoils
+        none of the others.
+
+        Raises:
+            ProviderError, DeadlineError: none of them could be answered.
 
         """
 
@@ -183,6 +203,15 @@ class Listener(Protocol):
             NotFoundError: there is no such object.
             InvalidAudioError: the audio can never be listened to.
             DeadlineError, ResourceExhaustedError, UnavailableError: this time it could not.
+
+        """
+
+    async def excerpts(self, audio: track_pb2.Audio, context: RequestContext) -> Sequence[bytes]:
+        """Return the windows that a model which hears is sent, as `Question.audio_wav` wants them.
+
+        Raises:
+            NotFoundError, InvalidAudioError, DeadlineError, ResourceExhaustedError,
+            UnavailableError: as `listen` does.
 
         """
 

@@ -1,0 +1,100 @@
+"""What model calls cost, and how much of it a day may hold. All money is in US dollars."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+from liner.v1 import track_pb2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Price:
+    """Dollars for a million tokens of one model."""
+
+    prompt: float = 0.0
+    completion: float = 0.0
+
+    def cost(self, usage: track_pb2.Usage) -> float:
+        """Return what the tokens of a usage cost."""
+        return (self.prompt * usage.prompt_tokens + self.completion * usage.completion_tokens) / 1e6
+
+
+class Prices:
+    """The configured prices by model; a model without one costs nothing, as one's own does."""
+
+    def __init__(self, prices: Mapping[str, Price] | None = None) -> None:
+        self._prices = dict(prices or {})
+
+    def of(self, model: str) -> Price:
+        """Return a model's price."""
+        return self._prices.get(model, Price())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """What one model call consumed, whether its answer could be used or not."""
+
+    provider: str
+    model: str
+    usage: track_pb2.Usage
+
+
+def now() -> datetime:
+    """Return the time in UTC."""
+    return datetime.now(UTC)
+
+
+class DailyBudget:
+    """Counts what was spent since midnight UTC, and says whether more may be.
+
+    What a call may cost can be held back while it runs (`holding`), so that many at once do not
+    overspend together. A clock that goes back does not give the day's money again.
+    """
+
+    def __init__(
+        self, limit_usd: float | None = None, *, clock: Callable[[], datetime] = now
+    ) -> None:
+        self._limit = limit_usd
+        self._clock = clock
+        self._day = date.min
+        self._spent = 0.0
+        self._held = 0.0
+
+    @property
+    def spent(self) -> float:
+        """What was spent today."""
+        self._turn()
+        return self._spent
+
+    def allows(self, estimate: float = 0.0) -> bool:
+        """Whether a call that may cost so much fits into what is left of the day.
+
+        With nothing left, not even a call that is said to be free is allowed.
+        """
+        self._turn()
+        if self._limit is None:
+            return True
+        left = self._limit - self._spent - self._held
+        return left > 0 and estimate <= left
+
+    def spend(self, usd: float) -> None:
+        """Count what a call did cost."""
+        self._turn()
+        self._spent += max(usd, 0.0)
+
+    @contextmanager
+    def holding(self, estimate: float) -> Iterator[None]:
+        """Keep so much from other calls for as long as the context is open."""
+        held = max(estimate, 0.0)
+        self._held += held
+        try:
+            yield
+        finally:
+            # Sums of floats may end a hair beside zero.
+            self._held = max(0.0, self._held - held)
+
+    def _turn(self) -> None:
+        today = self._clock().astimezone(UTC).date()
+        if today > self._day:
+            self._day, self._spent = today, 0.0

@@ -1,0 +1,402 @@
+"""A model provider over any OpenAI-compatible endpoint: Qwen2-Audio and OpenAI differ in settings.
+
+Questions without excerpts may share a prompt. What comes back is checked for each track on its
+own; what is missing or invalid is asked about once more, and a prompt that spoils every answer
+is halved until the track that does it stands alone. Each such call is taken from the retry
+budget of the call it is made for.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from liner.v1 import track_pb2
+
+from liner_server.core.calibration import Calibration
+from liner_server.core.claims import ProviderAnswer
+from liner_server.core.costs import Prices, Spent
+from liner_server.errors import DeadlineError, LinerError, ProviderError
+from liner_server.models import prompt, windows
+from liner_server.models.answer import FieldAnswer, InvalidAnswerError, claims, parse
+from liner_server.models.chat import Chat, ChatCall, ChatReply, Endpoint, estimated_tokens
+from liner_server.models.faults import refused
+from liner_server.ports import Question
+
+_SPOILS = frozenset({"MODEL_REQUEST_REFUSED", "MODEL_DECLINED", "MODEL_ANSWER_CUT"})
+"""Failures that one track of a shared prompt may cause for all of them."""
+
+_PACK_CHARACTERS = 24_000
+"""Text of a shared prompt: enough for eight tracks with lyrics of ordinary length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Which models answer under one name, and how they are asked."""
+
+    name: str
+    """Of the provider: "qwen2", "openai"."""
+
+    text_model: str
+    audio_model: str = ""
+    """Asked when there are excerpts; empty for a provider that reads only."""
+
+    excerpts: int = 2
+    """Most excerpts of a track that are sent."""
+
+    top_logprobs: int = 20
+    """Rivals asked for at each token; 0 for no log-probabilities."""
+
+    pack: int = 8
+    """Most tracks that share a prompt."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """What an endpoint turned out to be."""
+
+    ready: bool
+    hears_audio: bool
+    reason: str = ""
+    """Why it is not ready, or why it does not hear; empty when it does all it is configured for."""
+
+
+@dataclass(kw_only=True)
+class _Asked:
+    """One question on its way, and what it has cost so far."""
+
+    place: int
+    question: Question
+    usage: track_pb2.Usage = field(default_factory=track_pb2.Usage)
+    calls: int = 0
+    result: ProviderAnswer | LinerError | None = None
+
+
+class ChatProvider:
+    """Answers from a language model, with or without ears; close it with `aclose`."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        settings: ModelSettings,
+        *,
+        calibration: Calibration,
+        prices: Prices,
+        spent: Callable[[Spent], None],
+    ) -> None:
+        self._settings = settings
+        self._calibration = calibration
+        self._prices = prices
+        self._spent = spent
+        self._chat = Chat(endpoint, meter=self._meter)
+        self._hears = bool(settings.audio_model)
+
+    @property
+    def name(self) -> str:
+        """Short and stable."""
+        return self._settings.name
+
+    @property
+    def version(self) -> str:
+        """Models, prompt and calibration: whatever may change an answer."""
+        settings = self._settings
+        ears = f"/{settings.audio_model}x{settings.excerpts}" if self._hears else ""
+        versions = f"{prompt.PROMPT_VERSION}+{self._calibration.version}"
+        return f"{settings.text_model}{ears}+{versions}"
+
+    @property
+    def hears_audio(self) -> bool:
+        """Whether excerpts are sent: configured, and not refused when probed."""
+        return self._hears
+
+    @property
+    def fields(self) -> Sequence[str]:
+        """Paths it may answer; no code, and nothing that is measured."""
+        return prompt.ANSWERABLE
+
+    def calibration_source(self, *, heard: bool) -> str:
+        """Return the source under which its scores are fitted: provider, model and prompt."""
+        return f"{self.name}:{self._model(heard=heard)}:{prompt.PROMPT_VERSION}"
+
+    def estimate(self, question: Question) -> float:
+        """Return the most that asking one question is reckoned to cost, in US dollars."""
+        fields = prompt.askable(question, hears=self._hears)
+        if not fields:
+            return 0.0
+        call = self._call([question], fields, problem="", deaf=False)
+        most = track_pb2.Usage(
+            prompt_tokens=estimated_tokens(call.messages), completion_tokens=call.max_tokens
+        )
+        return self._prices.of(call.model).cost(most)
+
+    async def probe(self, *, deadline: float) -> Probe:
+        """Ask the endpoint which models it has, and whether it takes sound; remember the latter.
+
+        Never raises for what an endpoint does. Until it is called, hearing is taken on trust.
+        """
+        wanted = {self._settings.text_model, self._settings.audio_model} - {""}
+        try:
+            missing = wanted - set(await self._chat.models(deadline=deadline))
+        except ProviderError as error:
+            if error.reason != "MODEL_NOT_FOUND":
+                return Probe(ready=False, hears_audio=self._hears, reason=error.message)
+            # Not every endpoint has a list; the first question will tell.
+            missing = set()
+        except DeadlineError as error:
+            return Probe(ready=False, hears_audio=self._hears, reason=error.message)
+        if missing:
+            reason = f"its endpoint does not have {' and '.join(sorted(missing))}"
+            return Probe(ready=False, hears_audio=self._hears, reason=reason)
+        if not self._settings.audio_model:
+            return Probe(ready=True, hears_audio=False)
+        return await self._probe_ears(deadline)
+
+    async def propose(self, question: Question) -> ProviderAnswer:
+        """Return what the model claims of one track.
+
+        Raises:
+            ProviderError: with one of the reasons of `faults`.
+            DeadlineError: it could not answer in time.
+
+        """
+        [result] = await self.propose_many([question])
+        if isinstance(result, LinerError):
+            raise result
+        return result
+
+    async def propose_many(
+        self, questions: Sequence[Question]
+    ) -> list[ProviderAnswer | LinerError]:
+        """Return an answer or an error for each question, in their order.
+
+        Those that want the same fields and have no excerpts share prompts; a shared prompt ends
+        at the earliest of their deadlines.
+
+        Raises:
+            ProviderError, DeadlineError: not one of them was answered.
+
+        """
+        asked = [_Asked(place=place, question=q) for place, q in enumerate(questions)]
+        async with asyncio.TaskGroup() as group:
+            for pack, fields in self._packs(asked):
+                group.create_task(self._ask(pack, fields))
+        results = [self._result(one) for one in asked]
+        errors = [result for result in results if isinstance(result, LinerError)]
+        if errors and len(errors) == len(results):
+            # The one that is worth another try says most about the endpoint.
+            raise next((error for error in errors if error.retryable), errors[0])
+        return results
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        await self._chat.aclose()
+
+    def _packs(self, asked: Sequence[_Asked]) -> Iterator[tuple[list[_Asked], frozenset[str]]]:
+        """Yield those to be asked together, and what about."""
+        open_packs: dict[frozenset[str], list[_Asked]] = {}
+        sizes: dict[frozenset[str], int] = {}
+        for one in asked:
+            question = one.question
+            fields = prompt.askable(question, hears=self._hears)
+            if not fields:
+                one.result = self._answer(one, [], heard=False)
+            elif self._listens(question) or prompt.suspicious(question):
+                yield [one], fields
+            else:
+                size = sum(len(text) for text in prompt.texts(question).values())
+                pack = open_packs.setdefault(fields, [])
+                full = sizes.get(fields, 0) + size > _PACK_CHARACTERS
+                if pack and (full or len(pack) >= self._settings.pack):
+                    yield pack, fields
+                    pack = open_packs[fields] = []
+                    sizes[fields] = 0
+                pack.append(one)
+                sizes[fields] = sizes.get(fields, 0) + size
+        for fields, pack in open_packs.items():
+            yield pack, fields
+
+    async def _ask(
+        self,
+        pack: Sequence[_Asked],
+        fields: frozenset[str],
+        *,
+        problem: str = "",
+        deaf: bool = False,
+    ) -> None:
+        """Set a result in each of the pack; `problem` is what was wrong with the answer before."""
+        try:
+            call = self._call([one.question for one in pack], fields, problem=problem, deaf=deaf)
+            deadline = min(one.question.context.deadline for one in pack)
+            for one in pack:
+                one.calls += 1
+            reply = await self._chat.complete(call, deadline=deadline)
+        except ProviderError as error:
+            await self._after_failure(error, pack, fields, deaf=deaf)
+            return
+        except LinerError as error:
+            _settle(pack, error)
+            return
+        self._share_cost(reply, call.model, pack)
+        named = dict(zip(prompt.ids(len(pack)), pack, strict=True))
+        try:
+            answers = parse(reply, {name: one.question for name, one in named.items()}, fields)
+        except InvalidAnswerError as error:
+            await self._again(pack, fields, str(error), repaired=bool(problem), deaf=deaf)
+            return
+        for name, found in answers.by_id.items():
+            one = named[name]
+            heard = self._listens(one.question) and not deaf
+            one.result = self._answer(one, found, heard=heard)
+        if answers.faults:
+            left = [named[name] for name in answers.faults]
+            fault = next(iter(answers.faults.values()))
+            if problem:
+                _settle(left, self._invalid())
+            elif _may_try_again(left):
+                await self._ask(left, fields, problem=fault, deaf=deaf)
+            else:
+                _settle(left, self._invalid())
+
+    async def _after_failure(
+        self, error: ProviderError, pack: Sequence[_Asked], fields: frozenset[str], *, deaf: bool
+    ) -> None:
+        """Halve a prompt that one of its tracks may have spoiled; ask a deaf endpoint in text."""
+        if error.reason in _SPOILS and len(pack) > 1:
+            await self._halve(pack, fields, error)
+        elif (
+            error.reason == "MODEL_REQUEST_REFUSED" and not deaf and self._listens(pack[0].question)
+        ):
+            fields = prompt.askable(pack[0].question, hears=False) & fields
+            if fields and _may_try_again(pack):
+                await self._ask(pack, fields, deaf=True)
+            else:
+                _settle(pack, error)
+        else:
+            _settle(pack, error)
+
+    async def _again(
+        self,
+        pack: Sequence[_Asked],
+        fields: frozenset[str],
+        problem: str,
+        *,
+        repaired: bool,
+        deaf: bool,
+    ) -> None:
+        """Do what is left after an answer of which nothing can be used."""
+        if len(pack) > 1:
+            await self._halve(pack, fields, self._invalid())
+        elif not repaired and _may_try_again(pack):
+            await self._ask(pack, fields, problem=problem, deaf=deaf)
+        else:
+            _settle(pack, self._invalid())
+
+    async def _halve(
+        self, pack: Sequence[_Asked], fields: frozenset[str], error: ProviderError
+    ) -> None:
+        # One after the other: an endpoint in trouble is not asked twice as fast.
+        middle = len(pack) // 2
+        for half in (pack[:middle], pack[middle:]):
+            if _may_try_again(half):
+                await self._ask(half, fields)
+            else:
+                _settle(half, error)
+
+    def _call(
+        self, questions: Sequence[Question], fields: frozenset[str], *, problem: str, deaf: bool
+    ) -> ChatCall:
+        names = prompt.ids(len(questions))
+        heard = self._listens(questions[0]) and not deaf
+        audio = windows.parts(questions[0].audio_wav, most=self._settings.excerpts) if heard else ()
+        messages = prompt.messages(
+            dict(zip(names, questions, strict=True)),
+            fields,
+            calibration=self._calibration,
+            audio=audio,
+        )
+        if problem:
+            messages.append(prompt.repair(problem, names))
+        return ChatCall(
+            model=self._model(heard=heard),
+            messages=messages,
+            response_format=prompt.response_format(fields, len(questions)),
+            max_tokens=prompt.most_tokens(fields, len(questions)),
+            top_logprobs=self._settings.top_logprobs,
+        )
+
+    def _listens(self, question: Question) -> bool:
+        return self._hears and bool(question.audio_wav) and self._settings.excerpts > 0
+
+    def _model(self, *, heard: bool) -> str:
+        return self._settings.audio_model if heard else self._settings.text_model
+
+    def _answer(self, one: _Asked, found: Sequence[FieldAnswer], *, heard: bool) -> ProviderAnswer:
+        sound = " and excerpts of the sound" if heard else ""
+        return ProviderAnswer(
+            claims=claims(
+                found,
+                model=self.name,
+                calibration=self._calibration,
+                source=self.calibration_source(heard=heard),
+                reason=f"judged from the metadata{sound}",
+            ),
+            model_version=self.version,
+            prompt_version=prompt.PROMPT_VERSION,
+            usage=one.usage,
+            retry_count=max(0, one.calls - 1),
+        )
+
+    def _share_cost(self, reply: ChatReply, model: str, pack: Sequence[_Asked]) -> None:
+        """Count a call's tokens to those it was made for, so that the sums stay true."""
+        prompts = _shares(reply.prompt_tokens, len(pack))
+        completions = _shares(reply.completion_tokens, len(pack))
+        for one, sent, received in zip(pack, prompts, completions, strict=True):
+            usage = track_pb2.Usage(prompt_tokens=sent, completion_tokens=received)
+            one.usage.prompt_tokens += sent
+            one.usage.completion_tokens += received
+            one.usage.cost_usd += self._prices.of(model).cost(usage)
+
+    def _meter(self, model: str, prompt_tokens: int, completion_tokens: int) -> None:
+        usage = track_pb2.Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
+        usage.cost_usd = self._prices.of(model).cost(usage)
+        self._spent(Spent(provider=self.name, model=model, usage=usage))
+
+    def _result(self, one: _Asked) -> ProviderAnswer | LinerError:
+        return one.result if one.result is not None else self._invalid()
+
+    def _invalid(self) -> ProviderError:
+        return refused(self.name, "MODEL_ANSWER_INVALID", "answered, but not what was asked for")
+
+    async def _probe_ears(self, deadline: float) -> Probe:
+        content = [*windows.parts([windows.silence()], most=1), {"type": "text", "text": "Say OK."}]
+        call = ChatCall(
+            model=self._settings.audio_model,
+            messages=[{"role": "user", "content": content}],
+            max_tokens=16,
+        )
+        try:
+            await self._chat.complete(call, deadline=deadline)
+        except ProviderError as error:
+            if error.reason in {"MODEL_REQUEST_REFUSED", "MODEL_SERVER_ERROR", "MODEL_NOT_FOUND"}:
+                self._hears = False
+                return Probe(ready=True, hears_audio=False, reason="it takes no sound: text only")
+            if error.reason not in {"MODEL_ANSWER_CUT", "MODEL_DECLINED", "MODEL_REPLY_BROKEN"}:
+                return Probe(ready=False, hears_audio=self._hears, reason=error.message)
+        except DeadlineError as error:
+            return Probe(ready=False, hears_audio=self._hears, reason=error.message)
+        self._hears = True
+        return Probe(ready=True, hears_audio=True)
+
+
+def _settle(pack: Sequence[_Asked], error: LinerError) -> None:
+    for one in pack:
+        one.result = error
+
+
+def _may_try_again(pack: Sequence[_Asked]) -> bool:
+    """Whether the call this is done for may afford one more to the endpoint."""
+    return pack[0].question.context.retry_budget.withdraw()
+
+
+def _shares(total: int, count: int) -> list[int]:
+    each, rest = divmod(total, count)
+    return [each + (index < rest) for index in range(count)]
