@@ -4,20 +4,25 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from decimal import Decimal
 
 from liner.v1 import track_pb2
+
+_NOTHING = Decimal(0)
+_MILLION = Decimal(1_000_000)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
     """Dollars for a million tokens of one model."""
 
-    prompt: float = 0.0
-    completion: float = 0.0
+    prompt: Decimal = _NOTHING
+    completion: Decimal = _NOTHING
 
-    def cost(self, usage: track_pb2.Usage) -> float:
+    def cost(self, usage: track_pb2.Usage) -> Decimal:
         """Return what the tokens of a usage cost."""
-        return (self.prompt * usage.prompt_tokens + self.completion * usage.completion_tokens) / 1e6
+        total = self.prompt * usage.prompt_tokens + self.completion * usage.completion_tokens
+        return total / _MILLION
 
 
 class Prices:
@@ -38,6 +43,7 @@ class Spent:
     provider: str
     model: str
     usage: track_pb2.Usage
+    usd: Decimal
 
 
 def now() -> datetime:
@@ -53,21 +59,21 @@ class DailyBudget:
     """
 
     def __init__(
-        self, limit_usd: float | None = None, *, clock: Callable[[], datetime] = now
+        self, limit_usd: Decimal | None = None, *, clock: Callable[[], datetime] = now
     ) -> None:
         self._limit = limit_usd
         self._clock = clock
         self._day = date.min
-        self._spent = 0.0
-        self._held = 0.0
+        self._spent = _NOTHING
+        self._held = _NOTHING
 
     @property
-    def spent(self) -> float:
+    def spent(self) -> Decimal:
         """What was spent today."""
         self._turn()
         return self._spent
 
-    def allows(self, estimate: float = 0.0) -> bool:
+    def allows(self, estimate: Decimal = _NOTHING) -> bool:
         """Whether a call that may cost so much fits into what is left of the day.
 
         With nothing left, not even a call that is said to be free is allowed.
@@ -78,23 +84,22 @@ class DailyBudget:
         left = self._limit - self._spent - self._held
         return left > 0 and estimate <= left
 
-    def spend(self, usd: float) -> None:
+    def spend(self, usd: Decimal) -> None:
         """Count what a call did cost."""
         self._turn()
-        self._spent += max(usd, 0.0)
+        self._spent += max(usd, _NOTHING)
 
     @contextmanager
-    def holding(self, estimate: float) -> Iterator[None]:
+    def holding(self, estimate: Decimal) -> Iterator[None]:
         """Keep so much from other calls for as long as the context is open."""
-        held = max(estimate, 0.0)
+        held = max(estimate, _NOTHING)
         self._held += held
         try:
             yield
         finally:
-            # Sums of floats may end a hair beside zero.
-            self._held = max(0.0, self._held - held)
+            self._held -= held
 
     def _turn(self) -> None:
         today = self._clock().astimezone(UTC).date()
         if today > self._day:
-            self._day, self._spent = today, 0.0
+            self._day, self._spent = today, _NOTHING

@@ -9,6 +9,7 @@ budget of the call it is made for.
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 
 from liner.v1 import track_pb2
 
@@ -117,11 +118,11 @@ class ChatProvider:
         """Return the source under which its scores are fitted: provider, model and prompt."""
         return f"{self.name}:{self._model(heard=heard)}:{prompt.PROMPT_VERSION}"
 
-    def estimate(self, question: Question) -> float:
+    def estimate(self, question: Question) -> Decimal:
         """Return the most that asking one question is reckoned to cost, in US dollars."""
         fields = prompt.askable(question, hears=self._hears)
         if not fields:
-            return 0.0
+            return Decimal(0)
         call = self._call([question], fields, problem="", deaf=False)
         most = track_pb2.Usage(
             prompt_tokens=estimated_tokens(call.messages), completion_tokens=call.max_tokens
@@ -353,12 +354,13 @@ class ChatProvider:
             usage = track_pb2.Usage(prompt_tokens=sent, completion_tokens=received)
             one.usage.prompt_tokens += sent
             one.usage.completion_tokens += received
-            one.usage.cost_usd += self._prices.of(model).cost(usage)
+            one.usage.cost_usd += float(self._prices.of(model).cost(usage))
 
     def _meter(self, model: str, prompt_tokens: int, completion_tokens: int) -> None:
         usage = track_pb2.Usage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
-        usage.cost_usd = self._prices.of(model).cost(usage)
-        self._spent(Spent(provider=self.name, model=model, usage=usage))
+        usd = self._prices.of(model).cost(usage)
+        usage.cost_usd = float(usd)
+        self._spent(Spent(provider=self.name, model=model, usage=usage, usd=usd))
 
     def _result(self, one: _Asked) -> ProviderAnswer | LinerError:
         return one.result if one.result is not None else self._invalid()
