@@ -5,7 +5,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.core.enums import Profile
-from liner_server.core.fields import FIELDS, write
 from liner_server.core.rules import tidy
 from liner_server.core.rules.page import page
 from liner_server.core.validator import FAMILIES, validate
@@ -66,24 +65,6 @@ def test_audio_that_agrees_raises_nothing() -> None:
 
         assert not answer.issues
         assert answer.scores.audio_match == 1
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fix_that_is_offered_mends_its_fault(fault: str) -> None:
-    """A suggestion that leaves the rule broken would be applied for ever."""
-    rule_id, inject = FAULTS[fault]
-    track = track_pb2.Track()
-    track.CopyFrom(_TRACKS[0])
-    inject(track)
-    fixes = [
-        s
-        for s in validate(track, profile=_MINIMAL).suggestions
-        if s.rule_id == rule_id and s.field in FIELDS and s.suggested
-    ]
-    for fix in fixes:
-        write(track, fix.field, fix.suggested)
-
-    assert not fixes or rule_id not in _ids(validate(track, profile=_MINIMAL))
 
 
 @pytest.mark.parametrize(

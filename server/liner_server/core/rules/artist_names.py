@@ -4,12 +4,23 @@ import re
 
 from liner.v1 import track_pb2
 
-from liner_server.core.rules.book import APPLE, ERROR, INFO, WARNING, Found, Heard, RuleBook, Track
+from liner_server.core.rules.book import (
+    APPLE,
+    ERROR,
+    INFO,
+    WARNING,
+    Found,
+    Heard,
+    RuleBook,
+    Track,
+    shown,
+)
 from liner_server.core.rules.rule import Finding
 
 ARTISTS = RuleBook()
 
 _TWO_SIDED = re.compile(r"\s+(?:vs\.?|x|/|\+)\s+|\s*;\s*", re.IGNORECASE)
+_SEMICOLON = re.compile(r"\s*;\s*")
 _PAIR = re.compile(r"\s+(?:&|and)\s+|,\s+", re.IGNORECASE)
 _ROLE = re.compile(
     r"\s*[(\[](?:producer|remixer|composer|featured|feat\.?|dj mix)[)\]]$"
@@ -28,6 +39,7 @@ _GENERATIONS = re.compile(r"^(?:jr|sr|ii|iii|iv|inc)\.?$", re.IGNORECASE)
     why="Joined names make a new artist's page, and both artists lose the plays.",
 )
 def _compound(track: Track, _: Heard) -> Found:
+    place = len(track.artists)
     for index, artist in enumerate(track.artists):
         name = artist.name
         # An ISNI says that the name is one public identity, whatever it looks like.
@@ -37,12 +49,23 @@ def _compound(track: Track, _: Heard) -> Found:
         if len(parts) == 1:
             parts = _PAIR.split(name) if _several(name) else parts
         if len(parts) > 1 and all(parts) and not _band(parts[1:]):
+            # Nobody's name holds a semicolon; every other mark may be the artist's own.
+            sure = all(_SEMICOLON.split(part) == [part] for part in parts) and len(
+                _SEMICOLON.split(name)
+            ) == len(parts)
             yield Finding(
                 message="looks like several artists in one: " + "; ".join(parts),
                 current=name,
-                suggested=None,
+                suggested=parts[0] if sure else None,
                 field=f"artists[{index}].name",
             )
+            for part in parts[1:] if sure else ():
+                yield Finding(
+                    message=f"{shown(part)} has no credit of its own",
+                    suggested=part,
+                    field=f"artists[{place}]",
+                )
+                place += 1
 
 
 def _several(name: str) -> bool:

@@ -1,12 +1,13 @@
 """Artists: one name a field, each once, no stand-ins for a name."""
 
-from collections import Counter
 from collections.abc import Iterator
 
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.audio.measurements import Listening
+from liner_server.core.fields import artist_text
 from liner_server.core.rules import guests
+from liner_server.core.rules.book import shown
 from liner_server.core.rules.rule import Finding, Rule
 
 ERROR = enrichment_pb2.SEVERITY_ERROR
@@ -58,21 +59,30 @@ def _various(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
 
 
 def _twice(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
-    counts = Counter((a.name.casefold().strip(), a.role or 1) for a in track.artists)
-    for (name, _role), count in counts.items():
-        if name and count > 1:
-            yield Finding(message=f"{name} is named {count} times in one role", current=name)
+    seen: set[tuple[str, int]] = set()
+    for index, artist in enumerate(track.artists):
+        credit = (artist.name.casefold().strip(), artist.role or track_pb2.ARTIST_ROLE_MAIN)
+        if credit in seen:
+            yield Finding(
+                message=f"{shown(artist.name)} is named before in the same role",
+                current=artist_text(artist),
+                suggested="",
+                field=f"artists[{index}]",
+            )
+        if credit[0]:
+            seen.add(credit)
 
 
 def _both(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     main = {a.name.casefold() for a in track.artists if a.role <= track_pb2.ARTIST_ROLE_MAIN}
     for index, artist in enumerate(track.artists):
         featured = artist.role == track_pb2.ARTIST_ROLE_FEATURED
-        if featured and artist.name.casefold() in main:
+        if featured and artist.name and artist.name.casefold() in main:
             yield Finding(
-                message=f"{artist.name} is a main artist and a guest",
-                current=artist.name,
-                field=f"artists[{index}].role",
+                message=f"{shown(artist.name)} is a main artist and a guest",
+                current=artist_text(artist),
+                suggested="",
+                field=f"artists[{index}]",
             )
 
 

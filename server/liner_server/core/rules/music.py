@@ -70,6 +70,12 @@ def _mode(track: Track, _: Heard) -> Found:
         yield Finding(message=f"the tag mode says {mode}", current=track.key)
 
 
+def _is_heard(bpm: float, heard: Heard) -> bool:
+    """Whether the audio bears a tempo out: then no habit of a genre speaks against it."""
+    measured = heard.tempo.bpm if heard is not None else None
+    return measured is not None and abs(bpm - measured) <= 0.04 * measured
+
+
 @_BOOK.rule(
     "BPM_UNUSUAL",
     INFO,
@@ -77,8 +83,10 @@ def _mode(track: Track, _: Heard) -> Found:
     source=PRACTICE,
     why="Outside 60 to 200 a tempo is more often an octave off than true.",
 )
-def _unusual(track: Track, _: Heard) -> Found:
+def _unusual(track: Track, heard: Heard) -> Found:
     bpm = track.bpm
+    if _is_heard(bpm, heard):
+        return
     if 20 <= bpm < 60 or 200 < bpm <= 400:
         better = bpm * 2 if bpm < 60 else bpm / 2
         yield Finding(
@@ -95,9 +103,14 @@ def _unusual(track: Track, _: Heard) -> Found:
     source=PRACTICE,
     why="Half or double the tempo of its genre puts a track into the wrong set.",
 )
-def _genre_tempo(track: Track, _: Heard) -> Found:
+def _genre_tempo(track: Track, heard: Heard) -> Found:
     tempi = _GENRE_TEMPI.get(track.genre.lower()) if track.genre else None
-    if tempi is None or not track.bpm or tempi[0] <= track.bpm <= tempi[1]:
+    if (
+        tempi is None
+        or _is_heard(track.bpm, heard)
+        or not track.bpm
+        or tempi[0] <= track.bpm <= tempi[1]
+    ):
         return
     for other in (track.bpm * 2, track.bpm / 2):
         if tempi[0] <= other <= tempi[1]:

@@ -1,7 +1,6 @@
 """Languages, territories, dates, P and C lines, and the parental warning."""
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import cache
@@ -52,12 +51,20 @@ def _territories(track: track_pb2.Track, _: Listening | None) -> Iterator[Findin
 
 
 def _territories_twice(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
-    for code, count in Counter(track.territories).items():
-        if count > 1:
-            yield Finding(message=f"{code} is named {count} times", current=code)
-    plain = [code for code in track.territories if not code.startswith("-")]
-    if WORLDWIDE in plain and len(plain) > 1:
-        yield Finding(message="Worldwide holds the others already", current=WORLDWIDE)
+    stated = list(track.territories)
+    kept = list(dict.fromkeys(stated))
+    if len(kept) < len(stated):
+        yield Finding(
+            message="a territory is named twice",
+            current="; ".join(stated),
+            suggested="; ".join(kept),
+        )
+    elif WORLDWIDE in kept and any(code != WORLDWIDE and code[:1] != "-" for code in kept):
+        yield Finding(
+            message="Worldwide holds the others already",
+            current="; ".join(stated),
+            suggested="; ".join(c for c in kept if c == WORLDWIDE or c.startswith("-")),
+        )
 
 
 def _language(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
