@@ -8,7 +8,8 @@ byte, a body that drips, breaks off, never ends or is a bomb.
 import asyncio
 import gzip
 import json
-from collections.abc import AsyncIterator, Mapping
+import math
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,38 +33,71 @@ class Reply:
     cut_after: int | None = None
     """Bytes of the body after which the connection is dropped."""
 
+    repeat: int = 1
+    """How often the body is sent."""
+
     endless: bool = False
     """Whether the body is repeated until the client goes away."""
 
+    states_length: bool = False
+    """Whether the whole length is stated in front, instead of chunk by chunk."""
 
-def says(content: str, *, finish: str = "stop", tokens: tuple[int, int] = (100, 20)) -> Reply:
+
+Script = Reply | Callable[[dict[str, Any]], Reply]
+"""A reply, or what makes one of the request's body."""
+
+
+def says(
+    content: str | None,
+    *,
+    finish: str = "stop",
+    tokens: tuple[int, int] | None = (100, 20),
+    refusal: str | None = None,
+    logprobs: Sequence[Mapping[str, Any]] | None = None,
+) -> Reply:
     """Return a well-formed chat completion with this content."""
-    return _json(
-        {
-            "id": "chatcmpl-scripted",
-            "object": "chat.completion",
-            "created": 0,
-            "model": "scripted",
-            "choices": [
-                {
-                    "index": 0,
-                    "finish_reason": finish,
-                    "message": {"role": "assistant", "content": content},
-                }
-            ],
-            "usage": {
-                "prompt_tokens": tokens[0],
-                "completion_tokens": tokens[1],
-                "total_tokens": sum(tokens),
-            },
+    choice: dict[str, Any] = {
+        "index": 0,
+        "finish_reason": finish,
+        "message": {"role": "assistant", "content": content, "refusal": refusal},
+    }
+    if logprobs is not None:
+        choice["logprobs"] = {"content": list(logprobs)}
+    completion: dict[str, Any] = {
+        "id": "chatcmpl-scripted",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "scripted",
+        "choices": [choice],
+    }
+    if tokens is not None:
+        completion["usage"] = {
+            "prompt_tokens": tokens[0],
+            "completion_tokens": tokens[1],
+            "total_tokens": sum(tokens),
         }
-    )
+    return json_reply(completion)
+
+
+def token(
+    text: str, probability: float, rivals: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """Return one token as an endpoint states its log-probability and those of its rivals."""
+
+    def place(text: str, probability: float) -> dict[str, Any]:
+        return {"token": text, "bytes": list(text.encode()), "logprob": math.log(probability)}
+
+    others = {text: probability, **(rivals or {})}
+    return {
+        **place(text, probability),
+        "top_logprobs": [place(other, share) for other, share in others.items()],
+    }
 
 
 def refuses(status: int, *, retry_after: str | None = None, message: str = "scripted") -> Reply:
     """Return an API error; `retry_after` is sent as it stands, however absurd."""
     headers = {} if retry_after is None else {"Retry-After": retry_after}
-    return _json({"error": {"message": message, "type": "scripted"}}, status, headers)
+    return json_reply({"error": {"message": message, "type": "scripted"}}, status, headers)
 
 
 def gzip_bomb(size: int) -> Reply:
@@ -76,19 +110,24 @@ def gzip_bomb(size: int) -> Reply:
 class ScriptedModel:
     """The endpoint: `base_url` for the client, `requests` for the test."""
 
-    def __init__(self, replies: list[Reply], models: list[str]) -> None:
+    def __init__(self, replies: Sequence[Script], models: Sequence[str]) -> None:
         self._replies = replies
         self._models = models
         self.base_url = ""
         self.requests: list[dict[str, Any]] = []
         """Bodies of the chat completions asked for, in order."""
+        self.headers: list[Mapping[str, str]] = []
+        """Their headers, and those of other requests."""
         self.open = 0
         """Requests being answered now: 0 after a client's cancel has arrived."""
 
     async def completions(self, request: web.Request) -> web.StreamResponse:
         """Answer one chat completion with the script's next reply."""
-        self.requests.append(await request.json())
-        reply = self._replies[min(len(self.requests), len(self._replies)) - 1]
+        body = await request.json()
+        self.requests.append(body)
+        self.headers.append(request.headers)
+        script = self._replies[min(len(self.requests), len(self._replies)) - 1]
+        reply = script if isinstance(script, Reply) else script(body)
         self.open += 1
         try:
             await asyncio.sleep(reply.first_byte_after)
@@ -98,16 +137,17 @@ class ScriptedModel:
 
     async def list_models(self, request: web.Request) -> web.Response:
         """Answer which models there are."""
+        self.headers.append(request.headers)
         data = [{"id": name, "object": "model", "owned_by": "test"} for name in self._models]
         return web.json_response({"object": "list", "data": data})
 
 
 @asynccontextmanager
 async def scripted_model(
-    *replies: Reply, models: tuple[str, ...] = ("scripted",)
+    *replies: Script, models: tuple[str, ...] = ("scripted",)
 ) -> AsyncIterator[ScriptedModel]:
     """Yield a running endpoint that answers with these replies."""
-    model = ScriptedModel(list(replies), list(models))
+    model = ScriptedModel(replies, models)
     app = web.Application(client_max_size=64 << 20)
     app.router.add_post("/v1/chat/completions", model.completions)
     app.router.add_get("/v1/models", model.list_models)
@@ -126,6 +166,8 @@ async def _send(request: web.Request, reply: Reply) -> web.StreamResponse:
     if reply.cut_after is not None:
         # Promise more than comes, so that the client sees a broken body and not a short one.
         response.content_length = len(reply.body)
+    elif reply.states_length:
+        response.content_length = len(reply.body) * reply.repeat
     await response.prepare(request)
     if reply.cut_after is not None:
         await response.write(reply.body[: reply.cut_after])
@@ -137,14 +179,20 @@ async def _send(request: web.Request, reply: Reply) -> web.StreamResponse:
             await response.write(bytes((byte,)))
             await asyncio.sleep(reply.drip)
     else:
-        await response.write(reply.body)
+        for _ in range(reply.repeat):
+            await response.write(reply.body)
     while reply.endless:
         await response.write(reply.body)
+        # Without a wait the endpoint would keep the loop to itself, and not the network.
+        await asyncio.sleep(reply.drip)
     await response.write_eof()
     return response
 
 
-def _json(content: object, status: int = 200, headers: Mapping[str, str] | None = None) -> Reply:
+def json_reply(
+    content: object, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Reply:
+    """Return any value as a JSON body."""
     return Reply(
         status=status,
         headers={"Content-Type": "application/json", **(headers or {})},

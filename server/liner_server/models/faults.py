@@ -51,11 +51,12 @@ def from_client(error: Exception, *, provider: str, now: datetime | None = None)
             return refused(provider, "MODEL_ANSWER_TOO_LARGE", "answered more than may be read")
         if isinstance(cause, BadEncodingError | httpx2.DecodingError):
             return failed(provider, "MODEL_REPLY_BROKEN", "answered in an encoding of its own")
+        # Not by the client's own class: its transport calls every lost connection a timeout.
+        if isinstance(cause, TimeoutError):
+            return failed(provider, "MODEL_TIMEOUT", "did not answer in the time a call may take")
         cause = cause.__cause__
     if isinstance(error, openai.APIStatusError):
         return _from_status(error, provider, now or datetime.now(UTC))
-    if isinstance(error, openai.APITimeoutError | httpx2.TimeoutException):
-        return failed(provider, "MODEL_TIMEOUT", "did not answer in the time a call may take")
     if isinstance(error, openai.APIConnectionError | httpx2.TransportError | OSError):
         return failed(provider, "MODEL_UNREACHABLE", "could not be reached or hung up")
     if isinstance(error, openai.LengthFinishReasonError):

@@ -240,13 +240,10 @@ def messages(
 
     `audio` holds content parts with excerpts of the one recording asked about.
     """
-    asked = {
-        "questions": {path: _question(path) for path in _ordered(fields)},
-        "recordings": [
-            {"id": name, **_data(question, calibration)} for name, question in questions.items()
-        ],
-    }
-    text = encode(asked)
+    recordings = [
+        {"id": name, **_data(question, calibration)} for name, question in questions.items()
+    ]
+    text = f'{{"questions":{_asked(fields)},"recordings":{encode(recordings)}}}'
     content: Any = [*audio, {"type": "text", "text": text}] if audio else text
     return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content}]
 
@@ -266,6 +263,11 @@ def most_tokens(fields: frozenset[str], count: int) -> int:
     """Return how many tokens an honest answer may need: some more than it ever does."""
     lists = sum(path in LISTS or path == "artists" for path in fields)
     return 64 + count * (32 + 48 * len(fields) + 64 * lists)
+
+
+@lru_cache(maxsize=512)
+def _asked(fields: frozenset[str]) -> str:
+    return encode({path: _question(path) for path in _ordered(fields)})
 
 
 def _ordered(fields: frozenset[str]) -> list[str]:

@@ -1,0 +1,99 @@
+"""Questions to a chat provider, and the answers a model may give to them."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+
+from liner.v1 import track_pb2
+from liner_server.audio.measurements import Listening
+from liner_server.context import Principal, RequestContext
+from liner_server.core.calibration import Calibration
+from liner_server.core.costs import Prices, Spent
+from liner_server.core.retry import RetryBudget
+from liner_server.models.chat import Endpoint
+from liner_server.models.provider import ChatProvider, ModelSettings
+from liner_server.ports import Question
+
+_TRACK = track_pb2.Track(title="Blue Hour", artists=[track_pb2.Artist(name="Ada North")])
+
+
+def question(
+    track: track_pb2.Track | None = None,
+    *fields: str,
+    seconds: float = 20.0,
+    listening: Listening | None = None,
+    audio_wav: Sequence[bytes] = (),
+    retry_budget: RetryBudget | None = None,
+) -> Question:
+    """Return a question about a track, to be answered within so many seconds from now."""
+    return Question(
+        track=track if track is not None else _TRACK,
+        fields=frozenset(fields),
+        listening=listening,
+        context=RequestContext(
+            request_id="test",
+            principal=Principal(name="test", roles=frozenset({"enrich"})),
+            deadline=asyncio.get_running_loop().time() + seconds,
+            retry_budget=retry_budget or RetryBudget(),
+        ),
+        audio_wav=audio_wav,
+    )
+
+
+@asynccontextmanager
+async def asking(
+    base_url: str,
+    *,
+    prices: Prices | None = None,
+    spent: list[Spent] | None = None,
+    calibration: Calibration | None = None,
+    api_key: str = "",
+    max_reply_bytes: int = 1 << 20,
+    connect_timeout: timedelta = timedelta(seconds=5),
+    **settings: Any,
+) -> AsyncIterator[ChatProvider]:
+    """Yield a provider "qwen2" that asks the model "scripted" there, and close it."""
+    provider = ChatProvider(
+        Endpoint(
+            provider="qwen2",
+            base_url=base_url,
+            api_key=api_key,
+            max_reply_bytes=max_reply_bytes,
+            connect_timeout=connect_timeout,
+        ),
+        ModelSettings(**{"name": "qwen2", "text_model": "scripted", **settings}),
+        calibration=calibration or Calibration({}),
+        prices=prices or Prices(),
+        spent=(spent if spent is not None else []).append,
+    )
+    try:
+        yield provider
+    finally:
+        await provider.aclose()
+
+
+def answer(fields: Mapping[str, object], *, confidence: object = 0.7) -> dict[str, Any]:
+    """Return the fields of one answer, each with the same stated confidence."""
+    return {path: {"value": value, "confidence": confidence} for path, value in fields.items()}
+
+
+def answers(**by_id: Mapping[str, Any]) -> str:
+    """Return a whole content: `answers(r1=answer({"genre": "Jazz"}))`."""
+    return json.dumps({"answers": [{"id": name, "fields": f} for name, f in by_id.items()]})
+
+
+def recordings(request: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the recordings that a request asks about, as the model reads them."""
+    content = request["messages"][1]["content"]
+    text = content if isinstance(content, str) else content[-1]["text"]
+    return list(json.loads(text)["recordings"])
+
+
+def questions_of(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that a request asks for, and how they are described."""
+    content = request["messages"][1]["content"]
+    text = content if isinstance(content, str) else content[-1]["text"]
+    return dict(json.loads(text)["questions"])
