@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -15,10 +15,14 @@ from liner_server.audio.pool import ListeningPool, PoolPolicy
 from liner_server.core.answers import AnswerCache
 from liner_server.core.calibration import Calibration
 from liner_server.core.enricher import Enricher
+from liner_server.core.experiment import Experiment
 from liner_server.core.retry import RetryBudget
+from liner_server.core.router import Router
+from liner_server.flags import FlagsFile
 from liner_server.listener import PoolListener
 from liner_server.logs import configure_logs
 from liner_server.models.embedded import EmbeddedProvider
+from liner_server.models.lanes import EXPERIMENTAL, LanesFactory
 from liner_server.objects.local import LocalObjectStore
 from liner_server.rpc.batch import BatchLimits, BatchRunner
 from liner_server.rpc.batch_records import BatchRecords
@@ -28,7 +32,7 @@ from liner_server.rpc.interceptors import CallInterceptor, Running
 from liner_server.rpc.server import GrpcServer, watch_loop
 from liner_server.rpc.side_port import side_port
 from liner_server.rpc.storage import StorageServicer
-from liner_server.settings import Settings
+from liner_server.settings import Settings, SettingsError
 from liner_server.telemetry import Telemetry
 
 _log = structlog.get_logger()
@@ -82,9 +86,34 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 limits=Limits(max_duration=timedelta(seconds=settings.max_audio_seconds)),
             )
         )
+        flags = await _flags(settings, stack)
+        calibration = _calibration(settings)
+        lanes = LanesFactory(
+            settings, calibration=calibration, observer=telemetry, used=telemetry.used
+        ).open(stack)
+        router = Router(
+            primary=lanes.primary,
+            fallback=lanes.fallback,
+            experimental=lanes.experimental,
+            experiment=Experiment(
+                name=settings.experiment_name,
+                provider=EXPERIMENTAL,
+                share=settings.experiment_share,
+                shadow=settings.experiment_shadow,
+            ),
+            flags=flags,
+            observer=telemetry,
+        )
+        stack.push_async_callback(router.close)
         enricher = Enricher(
-            providers=[EmbeddedProvider(Calibration.load())],
-            listener=PoolListener(pool, objects, settings.data_dir / "scratch"),
+            embedded=EmbeddedProvider(calibration),
+            router=router,
+            listener=PoolListener(
+                pool,
+                objects,
+                settings.data_dir / "scratch",
+                excerpts=settings.model_audio_windows,
+            ),
             answers=AnswerCache(settings.answer_cache_entries),
             observer=telemetry,
         )
@@ -115,7 +144,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 enricher=enricher,
                 batches=batches,
                 telemetry=telemetry,
-                flags=_flags(settings),
+                flags=flags,
                 max_in_flight=settings.max_in_flight,
             ),
             storage=StorageServicer(objects),
@@ -167,12 +196,30 @@ async def serve(settings: Settings) -> None:
     _log.info("stopped")
 
 
-def _flags(settings: Settings) -> enrichment_pb2.FeatureFlags:
-    return enrichment_pb2.FeatureFlags(
+async def _flags(
+    settings: Settings, stack: AsyncExitStack
+) -> Callable[[], enrichment_pb2.FeatureFlags]:
+    """Return what tells the flags in force now."""
+    stated = enrichment_pb2.FeatureFlags(
         enable_experimental_model=settings.enable_experimental_model,
         use_openai_fallback=settings.use_openai_fallback,
         enable_batch_processing=settings.enable_batch_processing,
     )
+    if settings.flags_file is None:
+        return lambda: stated
+    watched = await stack.enter_async_context(FlagsFile(settings.flags_file, stated))
+    return lambda: watched.current
+
+
+def _calibration(settings: Settings) -> Calibration:
+    """The shipped tables, and those that were fitted on the operator's own results."""
+    try:
+        return Calibration.load(*filter(None, [settings.calibration_file]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"LINER_CALIBRATION_FILE: {settings.calibration_file} cannot be used "
+            f"({type(error).__name__}); `liner-server calibrate` writes one"
+        ) from error
 
 
 def _with_port(address: str, port: int) -> str:

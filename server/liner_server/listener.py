@@ -25,7 +25,11 @@ from liner_server.ports import ObjectStore
 class PoolListener:
     """Listens to stored and inline audio in the pool; translates its errors into ours."""
 
-    def __init__(self, pool: ListeningPool, objects: ObjectStore, scratch: Path) -> None:
+    def __init__(
+        self, pool: ListeningPool, objects: ObjectStore, scratch: Path, *, excerpts: int
+    ) -> None:
+        """Take the number of excerpts a model that hears is sent."""
+        self._excerpts = excerpts
         self._pool = pool
         self._objects = objects
         self._scratch = scratch
@@ -45,6 +49,22 @@ class PoolListener:
                     path,
                     name=audio.file_name or audio.object_name,
                     deadline=context.deadline,
+                )
+            except AudioError as error:
+                raise _translated(error, audio.object_name) from error
+
+    async def excerpts(self, audio: track_pb2.Audio, context: RequestContext) -> list[bytes]:
+        """Return windows of the audio for a model that hears.
+
+        Raises:
+            NotFoundError, InvalidAudioError, DeadlineError, ResourceExhaustedError,
+            UnavailableError: as `listen` does.
+
+        """
+        async with self._file(audio) as path:
+            try:
+                return await self._pool.excerpts(
+                    path, count=self._excerpts, deadline=context.deadline
                 )
             except AudioError as error:
                 raise _translated(error, audio.object_name) from error

@@ -4,11 +4,19 @@ A wrong value stops the start with a message that names the variable and what it
 """
 
 import ipaddress
+import re
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AliasChoices,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -89,6 +97,83 @@ class Settings(BaseSettings):
     answer_cache_entries: Annotated[int, Field(ge=0, le=1_000_000)] = 4096
     """Answers kept in memory, so that the same question is not worked out twice."""
 
+    qwen2_endpoint: Annotated[
+        str | None, Field(validation_alias=AliasChoices("QWEN2_ENDPOINT"))
+    ] = None
+    """OpenAI-compatible base URL of the primary model, such as http://qwen2-service:8080 (without
+    a path, /v1 is meant). Unset: there is none, and what is measured is the answer."""
+
+    qwen2_api_key: SecretStr | None = None
+    """Bearer token of QWEN2_ENDPOINT, where it wants one."""
+
+    qwen2_model: str = "Qwen/Qwen2-Audio-7B-Instruct"
+    """Model name asked for at QWEN2_ENDPOINT."""
+
+    openai_api_key: Annotated[
+        SecretStr | None, Field(validation_alias=AliasChoices("OPENAI_API_KEY"))
+    ] = None
+    """Key of the fallback model. Unset: there is no fallback."""
+
+    openai_endpoint: str = "https://api.openai.com/v1"
+    """Base URL of the fallback model."""
+
+    openai_model: str = "gpt-4.1-mini"
+    """Fallback model for tracks without audio, and for all when there is no audio model."""
+
+    openai_audio_model: str | None = None
+    """Fallback model for tracks with audio, such as gpt-audio-1.5. Unset: it reads and never
+    hears."""
+
+    experimental_endpoint: str | None = None
+    """Base URL of the experimental model; asked for a share of the tracks when
+    ENABLE_EXPERIMENTAL_MODEL is on."""
+
+    experimental_api_key: SecretStr | None = None
+    """Bearer token of the experimental model, where it wants one."""
+
+    experimental_model: str | None = None
+    """Model name asked for at LINER_EXPERIMENTAL_ENDPOINT."""
+
+    experiment_name: Annotated[str, Field(pattern="^[A-Za-z0-9_.-]{1,64}$")] = "model"
+    """Names the experiment in answers; another name draws other tracks."""
+
+    experiment_share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Part of all tracks that the experimental model gets."""
+
+    experiment_shadow: bool = False
+    """Ask the experimental model besides the usual ones and never use its answer."""
+
+    model_audio_windows: Annotated[int, Field(ge=0, le=8)] = 2
+    """Excerpts of 30 s sent to a model that hears; 0: none."""
+
+    model_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 20.0
+    """Longest time one call to a model may take, however far the deadline is."""
+
+    model_max_in_flight: Annotated[int, Field(ge=1, le=10_000)] = 64
+    """Calls open at once to one model."""
+
+    model_requests_per_minute: Annotated[int, Field(ge=0)] = 0
+    """Calls a minute to one model; 0: no limit."""
+
+    model_tokens_per_minute: Annotated[int, Field(ge=0)] = 0
+    """Tokens a minute to one model; 0: no limit."""
+
+    model_pack: Annotated[int, Field(ge=1, le=32)] = 8
+    """Most tracks of a batch without audio in one prompt."""
+
+    model_prices: dict[str, tuple[float, float]] = {}
+    """US dollars a million tokens by the model's name, prompt and completion, as JSON:
+    {"gpt-4.1-mini": [0.4, 1.6]}. A model that is not named costs nothing."""
+
+    daily_budget_usd: Annotated[float, Field(ge=0)] = 0.0
+    """What all models together may cost a day (UTC); 0: no limit."""
+
+    flags_file: Path | None = None
+    """JSON file that switches the three feature flags while the server runs."""
+
+    calibration_file: Path | None = None
+    """Table of `liner-server calibrate`, which turns models' scores into probabilities."""
+
     enable_experimental_model: Annotated[
         bool, Field(validation_alias=AliasChoices("ENABLE_EXPERIMENTAL_MODEL"))
     ] = False
@@ -111,6 +196,16 @@ class Settings(BaseSettings):
         if not (colon and host and port.isdigit() and int(port) <= 65535):
             raise ValueError("must be HOST:PORT, such as 127.0.0.1:50051 or [::1]:0")
         return value
+
+    @field_validator("qwen2_endpoint", "openai_endpoint", "experimental_endpoint")
+    @classmethod
+    def _is_url(cls, value: str | None) -> str | None:
+        if not value:
+            return None
+        if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+            raise ValueError("must be an http or https URL without user, query or fragment")
+        value = value.rstrip("/")
+        return value if value.count("/") > 2 else f"{value}/v1"
 
     @field_validator("data_dir")
     @classmethod

@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 from py_grpc_prometheus import server_metrics
 
+from liner_server.core.costs import Spent
+
 LATENCY_BUCKETS = (0.1, 0.5, 1, 2, 5, 10)
 
 
@@ -49,6 +51,30 @@ class Telemetry:
             ("model",),
             registry=self.registry,
         )
+        self.fallbacks = Counter(
+            "ai_fallback_total",
+            "Times another model was asked, and why",
+            ("primary", "fallback", "reason"),
+            registry=self.registry,
+        )
+        self.retries = Counter(
+            "ai_retry_attempts_total",
+            "Calls to a model made again after a failure",
+            ("model",),
+            registry=self.registry,
+        )
+        self.tokens = Counter(
+            "ai_tokens_total",
+            "Tokens that calls to a model consumed",
+            ("model", "kind"),
+            registry=self.registry,
+        )
+        self.cost = Counter(
+            "ai_cost_usd_total",
+            "Cost of calls to a model at the configured prices, US dollars",
+            ("model",),
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "liner_in_flight",
             "Enrichments and validations being worked on",
@@ -71,3 +97,17 @@ class Telemetry:
         mean = self._means.get(model, confidence)
         self._means[model] = mean + 0.1 * (confidence - mean)
         self.confidence.labels(model).set(self._means[model])
+
+    def fell_back(self, primary: str, fallback: str, reason: str) -> None:
+        """Count a question that went to another model."""
+        self.fallbacks.labels(primary, fallback, reason).inc()
+
+    def retried(self, model: str) -> None:
+        """Count a call made again."""
+        self.retries.labels(model).inc()
+
+    def used(self, spent: Spent) -> None:
+        """Count what a call consumed, whether its answer could be used or not."""
+        self.tokens.labels(spent.provider, "prompt").inc(spent.usage.prompt_tokens)
+        self.tokens.labels(spent.provider, "completion").inc(spent.usage.completion_tokens)
+        self.cost.labels(spent.provider).inc(float(spent.usd))

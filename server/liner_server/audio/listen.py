@@ -32,6 +32,7 @@ from liner_server.audio.measurements import (
     Technical,
     Tempo,
 )
+from liner_server.audio.mono import mono
 from liner_server.audio.sniff import EXTENSIONS, Container, Sniffed, sniff
 from liner_server.audio.tagger import tag
 from liner_server.audio.tags import read_tags
@@ -41,8 +42,6 @@ from liner_server.audio.windows import ANALYSIS_RATE_HZ, Windows
 
 _CHUNK = 1 << 20
 _FAILED = "the estimator failed"
-_CANCELLED = 1e-4
-"""Share of the energy that is left when two channels are each other's negative."""
 
 
 def listen(path: Path, *, name: str, limits: Limits) -> Listening:
@@ -159,21 +158,13 @@ def _hear(decoding: Decoding) -> _Heard:
     for block in decoding.blocks():
         meter.add(block)
         faults.add(block)
-        mono = resampler.resample_chunk(_mono(block))
-        windows.add(mono)
-        start.add(mono)
+        samples = resampler.resample_chunk(mono(block))
+        windows.add(samples)
+        start.add(samples)
     rest = resampler.resample_chunk(np.zeros(0, np.float32), last=True)
     windows.add(rest)
     start.add(rest)
     return _Heard(meter.result(), faults.result(), fingerprint(start.signal()), windows.signal())
-
-
-def _mono(block: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The mean of the channels; one of them where they cancel each other out."""
-    mono: NDArray[np.float32] = block.mean(axis=0)
-    if block.shape[0] == 2 and np.vdot(mono, mono) < _CANCELLED * np.vdot(block, block):
-        return np.ascontiguousarray(block[0])
-    return mono
 
 
 def _digests(file: BinaryIO) -> tuple[str, int]:

@@ -13,13 +13,13 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 from liner_server.audio import errors, wire
 from liner_server.audio.errors import (
@@ -29,6 +29,8 @@ from liner_server.audio.errors import (
 )
 from liner_server.audio.limits import Limits
 from liner_server.audio.measurements import Listening
+
+_T = TypeVar("_T")
 
 _SOURCE_ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds `liner_server`: a listening process imports from it."""
@@ -119,6 +121,23 @@ class ListeningPool:
             AudioError: one of its kinds; `errors` lists them.
 
         """
+        request = {"path": str(path), "name": name, "excerpts": 0}
+        return await self._run(request, deadline, lambda reply: wire.to_listening(reply["heard"]))
+
+    async def excerpts(self, path: Path, *, count: int, deadline: float) -> list[bytes]:
+        """Return at most `count` excerpts of the file at `path`, as `audio.excerpts` cuts them.
+
+        Raises:
+            AudioError: as `listen` does.
+
+        """
+        request = {"path": str(path), "name": "", "excerpts": count}
+        return await self._run(request, deadline, lambda reply: wire.to_excerpts(reply["excerpts"]))
+
+    async def _run(
+        self, request: Mapping[str, Any], deadline: float, read: Callable[[dict[str, Any]], _T]
+    ) -> _T:
+        """Have one of the processes do a piece of work before the deadline; `read` its reply."""
         loop = asyncio.get_running_loop()
         if deadline <= loop.time():
             raise ListeningTimeoutError("the deadline had passed before it could be heard")
@@ -126,7 +145,7 @@ class ListeningPool:
             async with asyncio.timeout_at(deadline):
                 await self._acquire()
                 try:
-                    return await self._hear(path, name, deadline - loop.time())
+                    return await self._hear(request, deadline - loop.time(), read)
                 finally:
                     self._release()
         except TimeoutError as error:
@@ -197,15 +216,17 @@ class ListeningPool:
             self._spare.append(start)
             raise
 
-    async def _hear(self, path: Path, name: str, seconds: float) -> Listening:
+    async def _hear(
+        self, request: Mapping[str, Any], seconds: float, read: Callable[[dict[str, Any]], _T]
+    ) -> _T:
         process = await self._take()
         keep = False
         try:
-            reply = await process.ask(self._request(path, name, seconds))
-            if "heard" in reply:
-                heard = wire.to_listening(reply["heard"])
+            reply = await process.ask({**request, **self._allowance(seconds)})
+            if "reason" not in reply:
+                found = read(reply)
                 keep = self._still_good(process, reply)
-                return heard
+                return found
             keep = self._still_good(process, reply)
             raise errors.from_reason(str(reply.get("reason")), str(reply.get("text")))
         except (EOFError, OSError) as error:
@@ -230,19 +251,10 @@ class ListeningPool:
             and size <= self._policy.max_rss_bytes
         )
 
-    def _request(self, path: Path, name: str, seconds: float) -> dict[str, Any]:
-        limits = self._limits
+    def _allowance(self, seconds: float) -> dict[str, Any]:
         return {
-            "path": str(path),
-            "name": name,
             "cpu_seconds": min(self._policy.cpu_allowance.total_seconds(), max(seconds, 0.0) + 1),
-            "limits": {
-                "max_duration_seconds": limits.max_duration.total_seconds(),
-                "max_bytes": limits.max_bytes,
-                "max_channels": limits.max_channels,
-                "min_sample_rate_hz": limits.min_sample_rate_hz,
-                "max_sample_rate_hz": limits.max_sample_rate_hz,
-            },
+            "limits": wire.from_limits(self._limits),
         }
 
     def _begin(self) -> "asyncio.Task[_Process]":

@@ -20,10 +20,16 @@ _FADE = ANALYSIS_RATE_HZ // 200
 
 
 class Windows:
-    """Collects a mono signal at 22,050 Hz and keeps a bounded part of it."""
+    """Collects a mono signal, usually at 22,050 Hz, and keeps a bounded part of it."""
 
-    def __init__(self, *, window_seconds: int = WINDOW_SECONDS, max_windows: int = MAX_WINDOWS):
-        self._length = window_seconds * ANALYSIS_RATE_HZ
+    def __init__(
+        self,
+        *,
+        window_seconds: int = WINDOW_SECONDS,
+        max_windows: int = MAX_WINDOWS,
+        rate_hz: int = ANALYSIS_RATE_HZ,
+    ):
+        self._length = window_seconds * rate_hz
         self._most = max_windows
         self._kept: list[NDArray[np.float32]] = []
         self._stride = 1

@@ -11,8 +11,10 @@ import json
 import math
 import struct
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
+from liner_server.audio.limits import Limits
 from liner_server.audio.measurements import (
     Content,
     Format,
@@ -28,8 +30,8 @@ from liner_server.audio.measurements import (
 LENGTH = struct.Struct(">I")
 """Each frame is its length in bytes, then that many bytes of JSON."""
 
-MAX_FRAME_BYTES = 4 << 20
-"""No honest frame comes near it: tags are capped and a fingerprint is a few kilobytes."""
+MAX_FRAME_BYTES = 16 << 20
+"""No honest frame comes near it: eight excerpts for a model are 10 MiB, a listening far less."""
 
 
 class WireError(Exception):
@@ -58,10 +60,43 @@ def unpack(body: bytes) -> dict[str, Any]:
 def from_listening(listening: Listening) -> dict[str, Any]:
     """Return what was heard as values JSON knows; numbers that are not finite become unknown."""
     found = dataclasses.asdict(listening)
-    found["fingerprint"] = base64.b64encode(listening.fingerprint).decode()
+    found["fingerprint"] = from_bytes(listening.fingerprint)
     cleaned = _finite(found)
     assert isinstance(cleaned, dict)  # noqa: S101 - for the type checker: a dict stays one
     return cleaned
+
+
+def from_limits(limits: Limits) -> dict[str, Any]:
+    """Return limits as values JSON knows."""
+    return {
+        **dataclasses.asdict(limits),
+        "max_duration": limits.max_duration.total_seconds(),
+    }
+
+
+def to_limits(message: Mapping[str, Any]) -> Limits:
+    """Return the limits a server sent."""
+    return Limits(**{**message, "max_duration": timedelta(seconds=message["max_duration"])})
+
+
+def from_bytes(data: bytes) -> str:
+    """Return bytes as text that JSON carries."""
+    return base64.b64encode(data).decode()
+
+
+def to_excerpts(message: object) -> list[bytes]:
+    """Return excerpts from a reply.
+
+    Raises:
+        WireError: it is not a list of bytes.
+
+    """
+    if not isinstance(message, list):
+        raise WireError("a reply that is not a list of excerpts")
+    try:
+        return [base64.b64decode(_text(text), validate=True) for text in message]
+    except (TypeError, ValueError) as error:
+        raise WireError("a reply whose excerpts are not bytes") from error
 
 
 def to_listening(message: Mapping[str, Any]) -> Listening:

@@ -13,12 +13,10 @@ import signal
 import socket
 import sys
 import traceback
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from liner_server.audio import errors, wire
-from liner_server.audio.limits import Limits
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
@@ -71,28 +69,26 @@ def _warm_up() -> None:
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
     """What was heard, or why nothing was. Never raises for what a file holds."""
-    from liner_server.audio.listen import listen
-
     _allow_cpu(request["cpu_seconds"])
-    limits = request["limits"]
     try:
-        heard = listen(
-            Path(request["path"]),
-            name=request["name"],
-            limits=Limits(
-                max_duration=timedelta(seconds=limits["max_duration_seconds"]),
-                max_bytes=limits["max_bytes"],
-                max_channels=limits["max_channels"],
-                min_sample_rate_hz=limits["min_sample_rate_hz"],
-                max_sample_rate_hz=limits["max_sample_rate_hz"],
-            ),
-        )
-        reply: dict[str, Any] = {"heard": wire.from_listening(heard)}
+        reply = _heard(request)
     except errors.AudioError as error:
         reply = {"reason": error.reason, "text": str(error)}
     except Exception as error:
         reply = {"reason": errors.ListeningCrashedError.reason, "text": _what_happened(error)}
     return {**reply, "rss_bytes": _resident_bytes()}
+
+
+def _heard(request: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for: all that listening yields, or excerpts for a model."""
+    from liner_server.audio.excerpts import cut_excerpts
+    from liner_server.audio.listen import listen
+
+    path, limits = Path(request["path"]), wire.to_limits(request["limits"])
+    if request["excerpts"]:
+        excerpts = cut_excerpts(path, count=request["excerpts"], limits=limits)
+        return {"excerpts": [wire.from_bytes(excerpt) for excerpt in excerpts]}
+    return {"heard": wire.from_listening(listen(path, name=request["name"], limits=limits))}
 
 
 def _what_happened(error: Exception) -> str:

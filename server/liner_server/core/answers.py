@@ -19,9 +19,7 @@ class AnswerCache:
         if data is None:
             return None
         self._answers.move_to_end(key)
-        answer = enrichment_pb2.EnrichMetadataResponse.FromString(data)
-        answer.processing.from_cache = True
-        return answer
+        return as_known(enrichment_pb2.EnrichMetadataResponse.FromString(data))
 
     def put(self, key: bytes, answer: enrichment_pb2.EnrichMetadataResponse) -> None:
         """Keep an answer; the one longest unused makes room."""
@@ -30,6 +28,18 @@ class AnswerCache:
         self._answers[key] = answer.SerializeToString()
         while len(self._answers) > self._entries:
             self._answers.popitem(last=False)
+
+
+def as_known(
+    answer: enrichment_pb2.EnrichMetadataResponse,
+) -> enrichment_pb2.EnrichMetadataResponse:
+    """Return a copy for a caller who was not the first to ask: it cost nothing again."""
+    known = enrichment_pb2.EnrichMetadataResponse()
+    known.CopyFrom(answer)
+    known.processing.from_cache = True
+    known.processing.retry_count = 0
+    known.processing.ClearField("usage")
+    return known
 
 
 def answer_key(*parts: bytes) -> bytes:

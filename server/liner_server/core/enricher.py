@@ -3,26 +3,34 @@
 import time
 import uuid
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
 from liner.v1 import enrichment_pb2, track_pb2
 
-from liner_server.audio.measurements import Content, Listening
+from liner_server.audio.measurements import Listening
 from liner_server.context import RequestContext
 from liner_server.core import validator
-from liner_server.core.answers import AnswerCache, answer_key
-from liner_server.core.claims import ProviderAnswer
+from liner_server.core.answers import AnswerCache, answer_key, as_known
+from liner_server.core.claims import Claim, ProviderAnswer
 from liner_server.core.enums import Profile
 from liner_server.core.evidence import given_and_tags
 from liner_server.core.fields import FIELDS
+from liner_server.core.flights import Flights
+from liner_server.core.lane import Lane
 from liner_server.core.ledger import Policy, settle
-from liner_server.errors import DeadlineError, InvalidRequestError, LinerError
+from liner_server.core.review import review_reasons
+from liner_server.core.router import Excerpts, Plan, Routed, Router
+from liner_server.errors import DeadlineError, LinerError, UnavailableError
 from liner_server.ports import Listener, ModelProvider, Question
 
 DEFAULT_MIN_CONFIDENCE = 0.8
 POLICY_VERSION = "2"
 """Changes whenever the same claims may be settled otherwise."""
+
+_WORTH_ANOTHER_TRY = timedelta(seconds=0.2)
+"""With less time left than this, joining others' failed work is the end of it."""
 
 
 class Observer(Protocol):
@@ -35,26 +43,44 @@ class Observer(Protocol):
         """An answer had this confidence."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """One question of a caller."""
+
+    track: track_pb2.Track
+    options: enrichment_pb2.EnrichOptions
+    policy: Policy
+    operation: str
+
+
 class Enricher:
     """Answers what is true of a track, from what is given, tagged, heard and proposed."""
 
     def __init__(
         self,
         *,
-        providers: Sequence[ModelProvider],
+        embedded: ModelProvider,
+        router: Router,
         listener: Listener,
         answers: AnswerCache,
         observer: Observer,
     ) -> None:
-        self._providers = {provider.name: provider for provider in providers}
+        self._embedded = embedded
+        self._router = router
         self._listener = listener
         self._answers = answers
         self._observer = observer
+        self._flights: Flights[enrichment_pb2.EnrichMetadataResponse] = Flights()
 
     @property
-    def providers(self) -> Sequence[ModelProvider]:
-        """The configured providers, in the order they are asked."""
-        return tuple(self._providers.values())
+    def embedded(self) -> ModelProvider:
+        """The provider that is always there."""
+        return self._embedded
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """The lanes to the configured models."""
+        return self._router.lanes
 
     async def enrich(
         self,
@@ -66,19 +92,26 @@ class Enricher:
     ) -> enrichment_pb2.EnrichMetadataResponse:
         """Return the enriched track before the context's deadline; `track` is not changed.
 
+        The same question asked at the same moment is worked out once, and later ones are answered
+        from memory.
+
         Raises:
-            LinerError: InvalidRequestError for an unknown model, and what the listener raises.
+            LinerError: InvalidRequestError for an unknown model, what the listener raises, and
+                UnavailableError or DeadlineError if `require_model` is set and no model answered.
 
         """
         started = time.monotonic()
-        provider = self._choose(options.model or context.model)
-        outcome = "ok"
+        asked = _Asked(track=track, options=options, policy=_policy(options), operation=operation)
+        model, outcome = self._embedded.name, "ok"
         try:
-            key = await self._key(track, options, provider)
-            answer = None if options.skip_cache else self._answers.get(key)
-            if answer is None:
-                answer = await self._work_out(track, options, context, provider)
-                self._answers.put(key, answer)
+            digest = await self._digest(track)
+            plan = self._plan(asked, digest, context)
+            if plan.lanes:
+                model = plan.lanes[0].name
+            answer = await self._answer(asked, plan, digest, context)
+            model = answer.processing.model
+            if track.HasField("track_id"):
+                answer.track.track_id = track.track_id
             elapsed = time.monotonic() - started
             answer.processing.processing_time.FromTimedelta(timedelta(seconds=elapsed))
         except LinerError as error:
@@ -88,8 +121,8 @@ class Enricher:
             outcome = "ABORTED"
             raise
         finally:
-            self._observer.answered(provider.name, operation, outcome, time.monotonic() - started)
-        self._observer.confident(provider.name, answer.processing.confidence)
+            self._observer.answered(model, operation, outcome, time.monotonic() - started)
+        self._observer.confident(model, answer.processing.confidence)
         return answer
 
     async def validate(
@@ -107,41 +140,72 @@ class Enricher:
         listening = await self._hear(track, context)
         return validator.validate(track, profile=profile, listening=listening)
 
-    def _choose(self, name: str) -> ModelProvider:
-        if not name:
-            return next(iter(self._providers.values()))
-        if name not in self._providers:
-            raise InvalidRequestError.of(
-                "options.model",
-                f"no such model; configured: {', '.join(self._providers)}",
-                "MODEL_UNKNOWN",
-            )
-        return self._providers[name]
-
-    async def _key(
-        self,
-        track: track_pb2.Track,
-        options: enrichment_pb2.EnrichOptions,
-        provider: ModelProvider,
-    ) -> bytes:
-        """The question, as far as it decides the answer."""
-        asked = enrichment_pb2.EnrichOptions()
-        asked.CopyFrom(options)
-        asked.ClearField("skip_cache")
-        asked.model = provider.name
+    async def _digest(self, track: track_pb2.Track) -> bytes:
+        """What the track says and holds: audio counts by its bytes, not by the way it came."""
         told = track_pb2.Track()
         told.CopyFrom(track)
-        # Audio counts by its bytes, not by the way it came.
+        told.ClearField("track_id")
         audio = b""
         if track.HasField("audio"):
             audio = await self._listener.digest(track.audio)
             told.audio.ClearField("content")
+        return answer_key(told.SerializeToString(deterministic=True), audio)
+
+    def _plan(self, asked: _Asked, digest: bytes, context: RequestContext) -> Plan:
+        model = asked.options.model or context.model
+        if model == self._embedded.name:
+            return Plan(lanes=())
+        return self._router.plan(model=model, unit=asked.track.track_id or digest.hex())
+
+    async def _answer(
+        self, asked: _Asked, plan: Plan, digest: bytes, context: RequestContext
+    ) -> enrichment_pb2.EnrichMetadataResponse:
+        """Return an answer that is the caller's own to change."""
+        if asked.options.skip_cache:
+            answer = await self._work_out(asked, plan, context)
+            self._keep(self._key(asked, plan, digest), answer)
+            return answer
+        key = self._key(asked, plan, digest)
+        while True:
+            known = self._answers.get(key)
+            if known is not None:
+                return known
+            try:
+                answer, joined = await self._flights.join(
+                    key, lambda: self._work_out(asked, plan, context)
+                )
+            except DeadlineError:
+                # Whoever began this had less time: begin anew with what is left of ours.
+                if context.remaining() > _WORTH_ANOTHER_TRY:
+                    continue
+                raise
+            if joined:
+                poorer = answer.processing.HasField("error")
+                if poorer and context.remaining() > _WORTH_ANOTHER_TRY:
+                    continue
+                return as_known(answer)
+            self._keep(key, answer)
+            own = enrichment_pb2.EnrichMetadataResponse()
+            own.CopyFrom(answer)
+            return own
+
+    def _keep(self, key: bytes, answer: enrichment_pb2.EnrichMetadataResponse) -> None:
+        # An answer that a failure made poorer must not outlive the failure.
+        if not answer.processing.HasField("error"):
+            self._answers.put(key, answer)
+
+    def _key(self, asked: _Asked, plan: Plan, digest: bytes) -> bytes:
+        """The question, as far as it decides the answer."""
+        options = enrichment_pb2.EnrichOptions()
+        options.CopyFrom(asked.options)
+        options.ClearField("skip_cache")
+        options.ClearField("model")
         return answer_key(
             POLICY_VERSION.encode(),
-            provider.version.encode(),
-            told.SerializeToString(deterministic=True),
-            asked.SerializeToString(deterministic=True),
-            audio,
+            self._embedded.version.encode(),
+            plan.key(),
+            options.SerializeToString(deterministic=True),
+            digest,
         )
 
     async def _hear(self, track: track_pb2.Track, context: RequestContext) -> Listening | None:
@@ -152,19 +216,23 @@ class Enricher:
         return await self._listener.listen(track.audio, context)
 
     async def _work_out(
-        self,
-        track: track_pb2.Track,
-        options: enrichment_pb2.EnrichOptions,
-        context: RequestContext,
-        provider: ModelProvider,
+        self, asked: _Asked, plan: Plan, context: RequestContext
     ) -> enrichment_pb2.EnrichMetadataResponse:
+        track, policy = asked.track, asked.policy
         listening = await self._hear(track, context)
-        policy = _policy(options)
-        claims = given_and_tags(track, listening)
-        proposed = await provider.propose(
-            Question(track=track, fields=policy.fields, listening=listening, context=context)
+        question = Question(track=track, fields=policy.fields, listening=listening, context=context)
+        measured = await self._embedded.propose(question)
+        claims = [*given_and_tags(track, listening), *measured.claims]
+        routed = await self._router.answer(
+            question,
+            plan,
+            weak=lambda said: _weak(track, [*claims, *said], policy),
+            excerpts=self._excerpts(track, context) if track.HasField("audio") else None,
+            packed=asked.operation == "batch",
         )
-        enriched, results = settle(track, [*claims, *proposed.claims], policy)
+        if asked.options.require_model and routed.failures and not routed.answered:
+            raise _no_model(routed.failures)
+        enriched, results = settle(track, [*claims, *routed.claims], policy)
         verdict = validator.validate(
             track,
             profile=enrichment_pb2.DELIVERY_PROFILE_MINIMAL,
@@ -174,12 +242,57 @@ class Enricher:
         # What was filled is no longer missing.
         found = {r.field for r in results if r.decision == track_pb2.DECISION_FILLED}
         issues = [i for i in issues if i.rule_id != "FIELD_MISSING" or i.field not in found]
-        return enrichment_pb2.EnrichMetadataResponse(
-            track=enriched,
-            fields=results,
-            processing=_processing(provider, proposed, results, issues, listening, policy),
-            issues=issues,
+        processing = _processing(measured, plan, routed)
+        processing.confidence = _confidence(results)
+        processing.review_reasons.extend(
+            review_reasons(results, issues, listening, policy, routed.failures)
+            if not routed.answered
+            else review_reasons(results, issues, listening, policy)
         )
+        processing.needs_review = bool(processing.review_reasons)
+        return enrichment_pb2.EnrichMetadataResponse(
+            track=enriched, fields=results, processing=processing, issues=issues
+        )
+
+    def _excerpts(self, track: track_pb2.Track, context: RequestContext) -> Excerpts:
+        """Make the excerpts once, when the first model that hears is asked."""
+        made: list[Sequence[bytes]] = []
+
+        async def excerpts() -> Sequence[bytes]:
+            if not made:
+                try:
+                    made.append(await self._listener.excerpts(track.audio, context))
+                except LinerError:
+                    # The model still reads what is written and what was measured.
+                    made.append(())
+            return made[0]
+
+        return excerpts
+
+
+def _weak(track: track_pb2.Track, claims: Sequence[Claim], policy: Policy) -> frozenset[str]:
+    """Fields wanted that are not settled yet."""
+    _, results = settle(track, claims, policy)
+    settled = {
+        result.field
+        for result in results
+        if result.decision != track_pb2.DECISION_ABSTAINED
+        and result.confidence >= policy.min_confidence
+    }
+    return (policy.fields or frozenset(FIELDS)) - settled
+
+
+def _no_model(failures: Sequence[tuple[str, LinerError]]) -> LinerError:
+    """The error of a caller who wants a model's answer or none."""
+    told = ", ".join(f"{model}: {error.reason}" for model, error in failures)
+    if all(isinstance(error, DeadlineError) for _, error in failures):
+        return DeadlineError(f"no model answered in time ({told})", reason="NO_MODEL_IN_TIME")
+    waits = [error.retry_after for _, error in failures if error.retry_after is not None]
+    return UnavailableError(
+        f"no model could answer ({told})",
+        reason="NO_MODEL_ANSWERED",
+        retry_after=min(waits, default=timedelta(seconds=1)),
+    )
 
 
 def _policy(options: enrichment_pb2.EnrichOptions) -> Policy:
@@ -196,26 +309,28 @@ def _policy(options: enrichment_pb2.EnrichOptions) -> Policy:
     )
 
 
-def _processing(
-    provider: ModelProvider,
-    proposed: ProviderAnswer,
-    results: Sequence[track_pb2.FieldResult],
-    issues: Sequence[enrichment_pb2.ValidationIssue],
-    listening: Listening | None,
-    policy: Policy,
-) -> track_pb2.ProcessingResult:
-    reasons = _review_reasons(results, issues, listening, policy)
-    return track_pb2.ProcessingResult(
-        model=provider.name,
-        model_version=proposed.model_version,
-        prompt_version=proposed.prompt_version,
-        confidence=_confidence(results),
-        retry_count=proposed.retry_count,
-        usage=proposed.usage,
-        needs_review=bool(reasons),
-        review_reasons=reasons,
+def _processing(measured: ProviderAnswer, plan: Plan, routed: Routed) -> track_pb2.ProcessingResult:
+    """How the answer was made, but for its confidence and review."""
+    if routed.answered:
+        model = routed.answered[0]
+        version, prompt = routed.versions[model]
+    else:
+        model, version, prompt = "embedded", measured.model_version, ""
+    processing = track_pb2.ProcessingResult(
+        model=model,
+        model_version=version,
+        prompt_version=prompt,
+        retry_count=routed.retries,
+        usage=routed.usage,
+        fallback_used=routed.fallback_used,
+        experiment=plan.experiment,
+        variant=plan.variant,
+        is_experimental=plan.is_experimental,
         enrichment_id=uuid.uuid4().hex,
     )
+    if routed.failures and not routed.answered:
+        processing.error.CopyFrom(routed.failures[0][1].to_item_error())
+    return processing
 
 
 def _confidence(results: Sequence[track_pb2.FieldResult]) -> float:
@@ -227,46 +342,3 @@ def _confidence(results: Sequence[track_pb2.FieldResult]) -> float:
     sound = [r for r in judged if r.confidence_basis != track_pb2.CONFIDENCE_BASIS_UNCALIBRATED]
     chosen = sound or judged or found or valued
     return round(sum(r.confidence for r in chosen) / len(chosen), 4) if chosen else 0.0
-
-
-def _offered_unasked(result: track_pb2.FieldResult, policy: Policy) -> bool:
-    """Whether a proposal is an extra: a score nothing was fitted to, for a field nobody named.
-
-    Such a proposal never becomes surer; if it called for review, every track would.
-    """
-    uncalibrated = result.confidence_basis == track_pb2.CONFIDENCE_BASIS_UNCALIBRATED
-    return uncalibrated and result.field not in policy.fields
-
-
-def _review_reasons(
-    results: Sequence[track_pb2.FieldResult],
-    issues: Sequence[enrichment_pb2.ValidationIssue],
-    listening: Listening | None,
-    policy: Policy,
-) -> list[str]:
-    """What an editor should look at, the most urgent first."""
-    reasons = [
-        f"{issue.rule_id}: {issue.message}"
-        for issue in issues
-        if issue.severity == enrichment_pb2.SEVERITY_ERROR
-    ]
-    reasons += [
-        f"{result.field}: {result.value} is more likely "
-        f"({result.confidence:.0%}) than {result.given_value}, which was given"
-        for result in results
-        if result.decision == track_pb2.DECISION_PROPOSED and result.HasField("given_value")
-    ]
-    for result in results:
-        if result.decision == track_pb2.DECISION_PROPOSED and not result.HasField("given_value"):
-            if _offered_unasked(result, policy):
-                continue
-            reasons.append(f"{result.field}: {result.value} is only {result.confidence:.0%} sure")
-        elif (
-            result.decision == track_pb2.DECISION_KEPT
-            and result.confidence < min(policy.min_confidence, 0.5)
-            and result.alternatives
-        ):
-            reasons.append(f"{result.field}: {result.given_value} is doubtful")
-    if listening is not None and listening.content is Content.SILENCE:
-        reasons.insert(0, "the audio is silent")
-    return reasons

@@ -4,6 +4,8 @@ It listens through the evidence that the enricher already gathered, so asking it
 """
 
 import hashlib
+from collections.abc import Sequence
+from decimal import Decimal
 from functools import cache
 from importlib import resources
 
@@ -48,8 +50,16 @@ class EmbeddedProvider:
         """Paths it can answer."""
         return (*MEASURED_OF_MUSIC, *(path for path in FIELDS if path.startswith("properties.")))
 
+    def estimate(self, question: Question) -> Decimal:
+        """Return nothing: its CPU is paid for already."""
+        return Decimal(0)
+
     async def propose(self, question: Question) -> ProviderAnswer:
         """Return what was measured; nothing when there is no audio."""
         heard = question.listening
         claims = measured_claims(heard, self._calibration) if heard is not None else []
         return ProviderAnswer(claims=claims, model_version=self.version)
+
+    async def propose_many(self, questions: Sequence[Question]) -> list[ProviderAnswer]:
+        """Return what was measured for each question."""
+        return [await self.propose(question) for question in questions]

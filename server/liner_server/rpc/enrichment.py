@@ -1,6 +1,6 @@
 """EnrichmentService on the wire: checks, admission, and the shared core behind it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -9,6 +9,7 @@ import grpc
 from liner.v1 import enrichment_pb2, enrichment_pb2_grpc
 
 from liner_server.context import current
+from liner_server.core.breaker import BreakerState
 from liner_server.core.enricher import Enricher
 from liner_server.errors import (
     FailedPreconditionError,
@@ -31,7 +32,7 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
         enricher: Enricher,
         batches: BatchRunner,
         telemetry: Telemetry,
-        flags: enrichment_pb2.FeatureFlags,
+        flags: Callable[[], enrichment_pb2.FeatureFlags],
         max_in_flight: int,
     ) -> None:
         self._enricher = enricher
@@ -62,7 +63,7 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
         context: _Context,
     ) -> AsyncIterator[enrichment_pb2.BatchProcessResponse]:
         """Enrich many tracks over one stream."""
-        if not self._flags.enable_batch_processing:
+        if not self._flags().enable_batch_processing:
             raise FailedPreconditionError(
                 "ENABLE_BATCH_PROCESSING is off", reason="BATCH_PROCESSING_OFF"
             )
@@ -97,16 +98,27 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
         self, request: enrichment_pb2.ListModelsRequest, context: _Context
     ) -> enrichment_pb2.ListModelsResponse:
         """List the configured models and the flags in force."""
-        response = enrichment_pb2.ListModelsResponse(flags=self._flags)
-        for provider in self._enricher.providers:
+        response = enrichment_pb2.ListModelsResponse(flags=self._flags())
+        for lane in self._enricher.lanes:
             response.models.add(
-                name=provider.name,
-                version=provider.version,
-                ready=True,
-                hears_audio=provider.hears_audio,
-                role="measurement",
-                fields=provider.fields,
+                name=lane.name,
+                version=lane.provider.version,
+                ready=lane.ready and lane.state is not BreakerState.OPEN and not lane.spent,
+                breaker_state=f"BREAKER_STATE_{lane.state.name}",
+                hears_audio=lane.provider.hears_audio,
+                role=lane.role,
+                status="today's budget is spent" if lane.spent else lane.status,
+                fields=lane.provider.fields,
             )
+        embedded = self._enricher.embedded
+        response.models.add(
+            name=embedded.name,
+            version=embedded.version,
+            ready=True,
+            hears_audio=embedded.hears_audio,
+            role="measurement",
+            fields=embedded.fields,
+        )
         return response
 
     @asynccontextmanager

@@ -1,0 +1,223 @@
+"""Which model answers, for which fields, and what happens when it cannot.
+
+The primary is asked for the fields that evidence leaves open. The fallback is asked when the
+primary fails, rests or has no time, and for the fields that are still weak after it, those only.
+All of them share one deadline: a model that others stand behind gets part of what is left.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from liner.v1 import enrichment_pb2, track_pb2
+
+from liner_server.core.claims import Claim
+from liner_server.core.experiment import TREATMENT, Experiment
+from liner_server.core.lane import Lane, LaneObserver
+from liner_server.errors import InvalidRequestError, LinerError
+from liner_server.ports import Question
+
+_SHARE = 0.6
+"""Part of the time left that a model gets when another stands behind it."""
+
+_LEAST_SECONDS = 0.05
+"""With less than this left no model is asked: the answer could not come in time."""
+
+MARGIN_SECONDS = 0.05
+"""Kept of the caller's time to settle and send what is known."""
+
+Weak = Callable[[Sequence[Claim]], frozenset[str]]
+"""Fields whose settled confidence is too low, given the claims of models so far."""
+
+Excerpts = Callable[[], Awaitable[Sequence[bytes]]]
+"""Makes the audio that a model which hears is sent."""
+
+
+class RouterObserver(LaneObserver, Protocol):
+    """Who is told of fallbacks, besides retries."""
+
+    def fell_back(self, primary: str, fallback: str, reason: str) -> None:
+        """Another model was asked; `reason` is an error's or LOW_CONFIDENCE."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Who is asked about one track, in order, and as part of which experiment."""
+
+    lanes: tuple[Lane, ...]
+    experiment: str = ""
+    variant: str = ""
+    shadow: Lane | None = None
+    """Asked besides, its answer never used."""
+
+    @property
+    def is_experimental(self) -> bool:
+        """Whether the experimental model answers."""
+        return self.variant == TREATMENT and self.shadow is None
+
+    def key(self) -> bytes:
+        """Return what of the plan decides the answer, for the cache."""
+        models = [f"{lane.name}={lane.provider.version}" for lane in self.lanes]
+        return "\0".join([*models, self.experiment, self.variant]).encode()
+
+
+@dataclass(kw_only=True)
+class Routed:
+    """What the models said, and what it took."""
+
+    claims: list[Claim] = field(default_factory=list)
+    answered: list[str] = field(default_factory=list)
+    """Models that answered, in the order they were asked."""
+
+    versions: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """By model: its version and its prompt's."""
+
+    failures: list[tuple[str, LinerError]] = field(default_factory=list)
+    retries: int = 0
+    fallback_used: bool = False
+    usage: track_pb2.Usage = field(default_factory=track_pb2.Usage)
+
+
+class Router:
+    """Chooses among the configured models. With none, every plan is empty."""
+
+    def __init__(
+        self,
+        *,
+        primary: Lane | None,
+        fallback: Lane | None,
+        experimental: Lane | None = None,
+        experiment: Experiment | None = None,
+        flags: Callable[[], enrichment_pb2.FeatureFlags],
+        observer: RouterObserver,
+        shadows: int = 4,
+    ) -> None:
+        lanes = [lane for lane in (primary, fallback, experimental) if lane is not None]
+        self._lanes: Mapping[str, Lane] = {lane.name: lane for lane in lanes}
+        self._primary, self._fallback = primary, fallback
+        self._experimental, self._experiment = experimental, experiment
+        self._flags = flags
+        self._observer = observer
+        self._most_shadows = shadows
+        self._shadows: set[asyncio.Task[object]] = set()
+
+    @property
+    def lanes(self) -> Sequence[Lane]:
+        """Every configured lane: primary, fallback, experimental."""
+        return tuple(self._lanes.values())
+
+    def plan(self, *, model: str, unit: str) -> Plan:
+        """Return who is asked; `unit` names the track to the experiment.
+
+        A model that the caller names is asked alone: whoever compares models must know which one
+        answered.
+
+        Raises:
+            InvalidRequestError: there is no such model.
+
+        """
+        if model:
+            if model not in self._lanes:
+                raise InvalidRequestError.of(
+                    "options.model",
+                    f"no such model; configured: {', '.join(('embedded', *self._lanes))}",
+                    "MODEL_UNKNOWN",
+                )
+            return Plan(lanes=(self._lanes[model],))
+        flags = self._flags()
+        usual = [self._primary]
+        if flags.use_openai_fallback or self._primary is None:
+            usual.append(self._fallback)
+        lanes = tuple(lane for lane in usual if lane is not None)
+        experiment, tried = self._experiment, self._experimental
+        if experiment is None or tried is None or not flags.enable_experimental_model:
+            return Plan(lanes=lanes)
+        variant = experiment.variant(unit)
+        if variant != TREATMENT:
+            return Plan(lanes=lanes, experiment=experiment.name, variant=variant)
+        if experiment.shadow:
+            return Plan(lanes=lanes, experiment=experiment.name, variant=variant, shadow=tried)
+        # The experimental model takes the primary's place; the fallback stays behind it.
+        rest = tuple(lane for lane in lanes if lane is not self._primary)
+        return Plan(lanes=(tried, *rest), experiment=experiment.name, variant=variant)
+
+    async def answer(
+        self,
+        question: Question,
+        plan: Plan,
+        *,
+        weak: Weak,
+        excerpts: Excerpts | None,
+        packed: bool,
+    ) -> Routed:
+        """Return what the plan's models say, in time for the caller's deadline.
+
+        Never raises for a model that fails: what others said is worth returning, and `failures`
+        tells the rest. `excerpts` is None for a track without audio.
+        """
+        loop = asyncio.get_running_loop()
+        end = question.context.deadline - MARGIN_SECONDS
+        routed = Routed()
+        if plan.shadow is not None:
+            self._ask_in_the_shadow(plan.shadow, question, weak(()))
+        for position, lane in enumerate(plan.lanes):
+            fields = weak(routed.claims) & frozenset(lane.provider.fields)
+            if not fields:
+                continue
+            left = end - loop.time()
+            if left < _LEAST_SECONDS:
+                break
+            if position:
+                reason = routed.failures[-1][1].reason if not routed.answered else "LOW_CONFIDENCE"
+                self._observer.fell_back(plan.lanes[0].name, lane.name, reason)
+            last = position == len(plan.lanes) - 1
+            until = end if last else loop.time() + _SHARE * left
+            asked = replace(question, fields=fields)
+            if excerpts is not None and lane.provider.hears_audio:
+                asked = replace(asked, audio_wav=await excerpts())
+            outcome = await lane.ask(asked, until=until, packed=packed)
+            routed.retries += outcome.retries + (
+                outcome.answer.retry_count if outcome.answer else 0
+            )
+            if outcome.answer is None:
+                if outcome.error is not None:
+                    routed.failures.append((lane.name, outcome.error))
+                continue
+            answer = outcome.answer
+            routed.retries += answer.retry_count
+            routed.claims += answer.claims
+            routed.answered.append(lane.name)
+            routed.versions[lane.name] = (answer.model_version, answer.prompt_version)
+            routed.fallback_used |= position > 0
+            routed.usage.prompt_tokens += answer.usage.prompt_tokens
+            routed.usage.completion_tokens += answer.usage.completion_tokens
+            routed.usage.cost_usd += answer.usage.cost_usd
+        return routed
+
+    async def close(self) -> None:
+        """Stop what is asked in the shadow."""
+        for task in self._shadows:
+            task.cancel()
+        await asyncio.gather(*self._shadows, return_exceptions=True)
+
+    def _ask_in_the_shadow(self, lane: Lane, question: Question, fields: frozenset[str]) -> None:
+        """Ask besides; when as many as allowed are asked already, this track is left out."""
+        wanted = fields & frozenset(lane.provider.fields)
+        if not wanted or len(self._shadows) >= self._most_shadows or lane.spent:
+            return
+        # Its own time: the caller's may be too short, and nobody waits for it.
+        until = asyncio.get_running_loop().time() + 60
+        task: asyncio.Task[object] = asyncio.create_task(
+            lane.ask(
+                replace(
+                    question,
+                    fields=wanted,
+                    context=replace(question.context, deadline=until),
+                ),
+                until=until,
+                packed=False,
+            )
+        )
+        self._shadows.add(task)
+        task.add_done_callback(self._shadows.discard)
