@@ -72,7 +72,7 @@ class Likelihood:
             lead = token.data[: max(0, first - at)]
             prefix = wanted[: max(0, at - first)]
             rivals = dict(token.rivals) | {token.data: token.logprob}
-            allowed = 0.0
+            allowed, here = 0.0, dict[str, float]()
             for data, logprob in rivals.items():
                 if not data.startswith(lead):
                     continue
@@ -80,8 +80,13 @@ class Likelihood:
                 fits = [n for n, e in ends.items() if e.startswith(whole) or whole.startswith(e)]
                 allowed += math.exp(logprob) if fits else 0.0
                 if len(fits) == 1 and fits[0] != value:
-                    others[fits[0]] = others.get(fits[0], 0.0) + probability * math.exp(logprob)
-            probability *= math.exp(token.logprob) / allowed if allowed > 0 else 0.0
+                    here[fits[0]] = here.get(fits[0], 0.0) + math.exp(logprob)
+            # A server may say -9999 for what it wrote under a grammar: then nothing is known.
+            if allowed <= 0:
+                return DEFAULT_SCORE, ()
+            for label, mass in here.items():
+                others[label] = others.get(label, 0.0) + probability * mass / allowed
+            probability *= math.exp(token.logprob) / allowed
         named = [(n, p) for n, p in others.items() if n != UNKNOWN]
         best = sorted(named, key=lambda item: -item[1])[:_MOST_OTHERS]
         return min(1.0, probability), tuple(best)
