@@ -130,6 +130,31 @@ def evaluate_labels(
     typer.echo(f"{len(rows)} files, answers in {out}")
 
 
+@app.command()
+def calibrate(
+    results: Annotated[
+        Path, typer.Option(help="CSV with the columns field,model,prompt_version,score,right.")
+    ],
+    out: Annotated[Path, typer.Option(help="Table to write, for LINER_CALIBRATION_FILE.")],
+    least: Annotated[int, typer.Option(help="Results that a curve needs.", min=20)] = 200,
+) -> None:
+    """Fit which probability a model's score means, from answers that somebody judged.
+
+    One row of RESULTS is one answer: `field` as in Track, `model` as PROVIDER:MODEL (such as
+    qwen2:Qwen/Qwen2-Audio-7B-Instruct), `prompt_version`, `score` as the model gave it, 0 to 1,
+    and `right`, 1 or 0. A column `track_id`, where there is one, keeps all answers about a track
+    together. Half of the results are fitted on; the figures printed are of the other half.
+    Exit codes: 0 written, 2 not written.
+    """
+    from liner_server.evaluation.calibrate import ResultsError, run
+
+    try:
+        report = run(results, out, least=least)
+    except (OSError, ResultsError) as error:
+        _stop(f"liner-server calibrate: {error}")
+    typer.echo(report)
+
+
 def _stop(message: str, *, code: int = 2) -> NoReturn:
     sys.stderr.write(message + "\n")
     raise typer.Exit(code)

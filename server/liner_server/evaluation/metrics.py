@@ -96,9 +96,13 @@ def reliability(
 
 
 def surest(scores: NDArray[np.float64], hits: NDArray[np.intp]) -> float:
-    """Return the share right among the surest tenth, by Laplace's rule of succession."""
-    top = np.argsort(-scores)[: max(10, len(scores) // 10)]
-    return float((hits[top].sum() + 1) / (len(top) + 2))
+    """Return the share right among the surest tenth, by Laplace's rule of succession.
+
+    Whoever is as sure as the last of them belongs to them.
+    """
+    last = np.sort(scores)[-max(10, len(scores) // 10) :][0]
+    top = scores >= last
+    return float((hits[top].sum() + 1) / (top.sum() + 2))
 
 
 def _bins(stated: NDArray[np.float64]) -> list[NDArray[np.bool_]]:
