@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
@@ -16,6 +16,8 @@ from liner_server.core.retry import RetryBudget
 from liner_server.models.chat import Endpoint
 from liner_server.models.provider import ChatProvider, ModelSettings
 from liner_server.ports import Question
+
+from support.scripted_model import Reply, says
 
 _TRACK = track_pb2.Track(title="Blue Hour", artists=[track_pb2.Artist(name="Ada North")])
 
@@ -97,3 +99,34 @@ def questions_of(request: Mapping[str, Any]) -> dict[str, Any]:
     content = request["messages"][1]["content"]
     text = content if isinstance(content, str) else content[-1]["text"]
     return dict(json.loads(text)["questions"])
+
+
+def answering(*, confidence: float = 0.7, **fields: object) -> Callable[[Mapping[str, Any]], Reply]:
+    """Return a script that answers these fields for every recording, and "cannot tell" for others.
+
+    A probe is told OK. A callable value is called with the recording as the model reads it.
+    """
+
+    def script(request: Mapping[str, Any]) -> Reply:
+        if len(request["messages"]) == 1:
+            return says("OK")
+        asked = questions_of(request)
+        by_id = {}
+        for recording in recordings(request):
+            known = {path: _said(fields[path], recording) for path in asked if path in fields}
+            blank = {path: _UNKNOWN.get(path, []) for path in asked}
+            by_id[recording["id"]] = answer({**blank, **known}, confidence=confidence)
+        return says(answers(**by_id))
+
+    return script
+
+
+def _said(value: object, recording: Mapping[str, Any]) -> object:
+    return value(recording) if callable(value) else value
+
+
+_UNKNOWN: dict[str, object] = {
+    **dict.fromkeys(("genre", "parental_warning"), "Unknown"),
+    **dict.fromkeys(("title", "version_title", "language"), ""),
+    **dict.fromkeys(("energy", "danceability"), None),
+}

@@ -1,11 +1,13 @@
 """Waits for a condition in place of sleeping for a guess."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 
-async def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> None:
-    """Return as soon as `condition()` holds.
+async def eventually(
+    condition: Callable[[], bool] | Callable[[], Awaitable[bool]], *, within: float = 10.0
+) -> None:
+    """Return as soon as `condition()` holds; it may be a coroutine function.
 
     Raises:
         AssertionError: it does not within so many seconds.
@@ -13,6 +15,9 @@ async def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> 
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + within
-    while not condition():
+    while True:
+        found = condition()
+        if found if isinstance(found, bool) else await found:
+            return
         assert loop.time() < end, f"still not so after {within} s"
         await asyncio.sleep(0.01)
