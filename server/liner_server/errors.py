@@ -186,6 +186,9 @@ class ProviderError(UnavailableError):
         retryable: bool = True,
         retry_after: timedelta | None = None,
         resource: str = "",
+        of_question: bool = False,
     ) -> None:
         super().__init__(message, reason=reason, retry_after=retry_after, resource=resource)
         self.retryable = retryable
+        self.of_question = of_question
+        """Whether this question may be to blame: the provider may be well."""

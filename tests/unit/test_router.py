@@ -322,6 +322,37 @@ async def test_an_open_breaker_costs_no_call_and_no_time() -> None:
     assert guarded.state is BreakerState.OPEN
 
 
+async def test_questions_that_a_provider_refuses_do_not_open_the_breaker() -> None:
+    """Ten poisoned tracks must not cost ten thousand others their model."""
+    refusal = ProviderError("no", reason="REFUSED", retryable=False, of_question=True)
+    guarded = lane(ActingModel("qwen2", lambda _: refusal))
+
+    for _ in range(20):
+        await routed(router(guarded))
+
+    assert guarded.state is BreakerState.CLOSED
+
+
+async def test_a_pack_that_fails_as_a_whole_is_asked_again_as_a_whole() -> None:
+    """A server that was restarted between two packs costs one retry, not eight answers."""
+    replies = iter([failing(retryable=True)] * 4)
+    model = ActingModel(
+        "qwen2", lambda _: next(replies, None) or says("qwen2", genre="x", language="y")
+    )
+    over = router(lane(model, pack=4))
+    plan = over.plan(model="", unit="t")
+
+    results = await asyncio.gather(
+        *(
+            over.answer(question(), plan, weak=unsettled, excerpts=None, packed=True)
+            for _ in range(4)
+        )
+    )
+
+    assert model.packs == [4, 4]
+    assert [found.retries for found in results] == [1] * 4
+
+
 async def test_impatient_callers_do_not_open_the_breaker() -> None:
     """A provider is not down because its callers gave it a tenth of a second."""
     model = ActingModel("qwen2", lambda _: says("qwen2"), seconds=60)

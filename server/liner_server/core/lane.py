@@ -156,11 +156,16 @@ class Lane:
                 answers = await self._guarded_call(
                     questions, min(until, loop.time() + guard.timeout.total_seconds())
                 )
+        except LinerError:
+            # What it used is not known; most failures use nothing.
+            self._settle_rate(len(questions), ())
+            raise
         except BusyError as error:
+            self._settle_rate(len(questions), ())
             raise ProviderError(
                 f"too many calls to {self.name} are open", reason="MODEL_BUSY", retryable=False
             ) from error
-        self._settle_rate(answers)
+        self._settle_rate(len(questions), answers)
         return answers
 
     async def _guarded_call(
@@ -197,6 +202,8 @@ class Lane:
                 f"{self.name} did not answer in time", reason="MODEL_TIMEOUT"
             ) from error
         except LinerError as error:
+            if isinstance(error, ProviderError) and error.of_question:
+                permit.succeeded()
             permit.failed()
             if error.retry_after is not None:
                 guard.rates.penalise(error.retry_after)
@@ -208,7 +215,12 @@ class Lane:
     async def _call(self, questions: Sequence[Question]) -> Sequence[ProviderAnswer | LinerError]:
         if len(questions) == 1:
             return [await self.provider.propose(questions[0])]
-        return await self.provider.propose_many(questions)
+        answers = await self.provider.propose_many(questions)
+        errors = [answer for answer in answers if isinstance(answer, LinerError)]
+        if len(errors) == len(answers):
+            # The call failed, not its questions: it counts, and may be made again, as one.
+            raise errors[0]
+        return answers
 
     def _refuse_what_is_known(self) -> None:
         """Refuse at once what waiting for a place could not change."""
@@ -242,10 +254,10 @@ class Lane:
                 )
             await asyncio.sleep(wait.total_seconds())
 
-    def _settle_rate(self, answers: Sequence[ProviderAnswer | LinerError]) -> None:
+    def _settle_rate(self, questions: int, answers: Sequence[ProviderAnswer | LinerError]) -> None:
         used = sum(
             answer.usage.prompt_tokens + answer.usage.completion_tokens
             for answer in answers
             if isinstance(answer, ProviderAnswer)
         )
-        self._guard.rates.settle(len(answers) * _TOKENS_A_QUESTION, used)
+        self._guard.rates.settle(questions * _TOKENS_A_QUESTION, used)

@@ -75,10 +75,18 @@ def failed(
     )
 
 
+OF_QUESTION = frozenset({"MODEL_REQUEST_REFUSED", "MODEL_DECLINED", "MODEL_ANSWER_CUT"})
+"""Failures that one track may cause: for all of a shared prompt, and at a provider that is well."""
+
+
 def refused(provider: str, reason: str, what: str) -> ProviderError:
     """Return the error for a failure that the same call would meet again."""
     return ProviderError(
-        f"the model {provider} {what}", reason=reason, retryable=False, resource=provider
+        f"the model {provider} {what}",
+        reason=reason,
+        retryable=False,
+        resource=provider,
+        of_question=reason in OF_QUESTION,
     )
 
 

@@ -23,9 +23,6 @@ from liner_server.models.chat import Chat, ChatCall, ChatReply, Endpoint, estima
 from liner_server.models.faults import refused
 from liner_server.ports import Question
 
-_SPOILS = frozenset({"MODEL_REQUEST_REFUSED", "MODEL_DECLINED", "MODEL_ANSWER_CUT"})
-"""Failures that one track of a shared prompt may cause for all of them."""
-
 _PACK_CHARACTERS = 24_000
 """Text of a shared prompt: enough for eight tracks with lyrics of ordinary length."""
 
@@ -261,7 +258,7 @@ class ChatProvider:
         self, error: ProviderError, pack: Sequence[_Asked], fields: frozenset[str], *, deaf: bool
     ) -> None:
         """Halve a prompt that one of its tracks may have spoiled; ask a deaf endpoint in text."""
-        if error.reason in _SPOILS and len(pack) > 1:
+        if error.of_question and len(pack) > 1:
             await self._halve(pack, fields, error)
         elif (
             error.reason == "MODEL_REQUEST_REFUSED" and not deaf and self._listens(pack[0].question)
