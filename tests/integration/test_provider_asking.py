@@ -1,4 +1,4 @@
-"""What a chat provider sends, how it gets on with endpoints that differ, how tracks share prompts."""
+"""What a chat provider sends, how it takes endpoints that differ, and how tracks share prompts."""
 
 import json
 import math
