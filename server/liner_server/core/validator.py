@@ -1,40 +1,25 @@
 """Runs the rules over a track and scores what they find. Pure; needs no model."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
+from operator import attrgetter
 
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.audio.measurements import Listening
 from liner_server.core.enums import Profile
-from liner_server.core.fields import FIELDS, read
-from liner_server.core.rules import (
-    artist_names,
-    artists,
-    audio_match,
-    characters,
-    identifiers,
-    master,
-    music,
-    parties,
-    places_and_dates,
-    texts,
-    tidy,
-    titles,
-)
+from liner_server.core.fields import FIELDS
 from liner_server.core.rules.across_batch import across_batch
 from liner_server.core.rules.rule import Rule
+from liner_server.core.rules.tidy import GROUPS
 
 _Profile = enrichment_pb2.DeliveryProfile
 
 __all__ = ["FAMILIES", "REQUIRED", "SHARES", "across_batch", "validate"]
 
 FAMILIES: Mapping[str, tuple[Rule, ...]] = {
-    "identifiers": (*identifiers.RULES, *parties.RULES),
-    "titles": (*titles.RULES, *texts.RULES, *characters.TITLES.rules),
-    "artists": (*artists.RULES, *artist_names.RULES, *characters.ARTISTS.rules),
-    "places_and_dates": places_and_dates.RULES,
-    "music": (*music.RULES, *master.RULES),
-    "audio_match": (*audio_match.RULES, *master.HEARD_RULES),
+    family: tuple(rule for name, rules, _ in GROUPS if name == family for rule in rules)
+    for family in dict.fromkeys(name for name, _, _ in GROUPS)
 }
 """Every rule, by the family whose score it lowers."""
 
@@ -70,11 +55,22 @@ _LENIENT = (
     enrichment_pb2.DELIVERY_PROFILE_UNSPECIFIED,
     enrichment_pb2.DELIVERY_PROFILE_MINIMAL,
 )
-_STATED: Mapping[str, tuple[str, ...]] = {
-    "identifiers": ("isrc", "iswc", "upc"),
-    "titles": ("title", "version_title", "album"),
-    "artists": ("artists",),
+_STATES: Mapping[str, Callable[[track_pb2.Track], object]] = {
+    "artists": lambda track: any(artist.name for artist in track.artists),
+    "properties.duration": lambda track: track.properties.HasField("duration"),
+    **{
+        path: attrgetter(path)
+        for path in ("title", "isrc", "label", "territories", "p_line", "genre", "c_line")
+    },
+    **{path: attrgetter(path) for path in ("release_date", "language", "upc", "parental_warning")},
 }
+"""How to ask for what a profile may need."""
+
+_NEEDED = {
+    profile: tuple((path, _STATES[path]) for path in paths) for profile, paths in REQUIRED.items()
+}
+
+_UNHARMED = dict.fromkeys(FAMILIES, 1.0)
 _ORDER = {path: position for position, path in enumerate(FIELDS)}
 
 
@@ -87,30 +83,22 @@ def validate(
     0.15, an INFO nothing. The overall confidence is the product of the families' scores;
     completeness is told beside it and not part of it: a field that is not stated is not wrong.
     """
-    response = enrichment_pb2.ValidateMetadataResponse(confidence=1.0)
-    for family, rules in FAMILIES.items():
-        worth = _worth_asking(family, rules, track, listening)
-        score = _judge((r for r in worth if _holds(r, profile)), track, listening, response)
-        response.confidence *= score
-        if _applies(family, track, listening):
-            setattr(response.scores, family, round(score, 4))
-    response.confidence = round(response.confidence, 4)
+    response = enrichment_pb2.ValidateMetadataResponse()
+    scores = _UNHARMED.copy()
+    for family, rules, tidy in GROUPS:
+        if listening is None and tidy(track):
+            continue
+        scores[family] *= _judge(
+            (rule for rule in rules if _holds(rule, profile)), track, listening, response
+        )
+    response.confidence = round(math.prod(scores.values()), 4)
+    _tell(response.scores, scores, track, heard=listening is not None)
     _complete(response, track, profile)
-    issues = sorted(response.issues, key=_urgency)
-    del response.issues[:]
-    response.issues.extend(issues)
+    if response.issues:
+        issues = sorted(response.issues, key=_urgency)
+        del response.issues[:]
+        response.issues.extend(issues)
     return response
-
-
-def _worth_asking(
-    family: str, rules: tuple[Rule, ...], track: track_pb2.Track, listening: Listening | None
-) -> tuple[Rule, ...]:
-    """Leave out rules that certainly find nothing; a test holds this to be certain."""
-    if family == "identifiers" and tidy.canonical(track):
-        return ()
-    if family == "audio_match" and listening is None:
-        return audio_match.RULES
-    return rules
 
 
 def _holds(rule: Rule, profile: Profile) -> bool:
@@ -149,21 +137,36 @@ def _judge(
     return score
 
 
-def _applies(family: str, track: track_pb2.Track, listening: Listening | None) -> bool:
-    """Whether a family's score is told: it had something to judge."""
-    if family == "audio_match":
-        return listening is not None
-    if family == "identifiers" and any(a.isni or a.ipi for a in track.artists):
-        return True
-    return any(read(track, path) is not None for path in _STATED.get(family, ()))
+def _tell(
+    told: enrichment_pb2.ValidationScores,
+    scores: Mapping[str, float],
+    track: track_pb2.Track,
+    *,
+    heard: bool,
+) -> None:
+    """Set the scores of the families that had something to judge."""
+    artists = track.artists
+    if (
+        track.isrc
+        or track.iswc
+        or track.upc
+        or any(artist.isni or artist.ipi for artist in artists)
+    ):
+        told.identifiers = round(scores["identifiers"], 4)
+    if track.title or track.version_title or track.album:
+        told.titles = round(scores["titles"], 4)
+    if artists:
+        told.artists = round(scores["artists"], 4)
+    if heard:
+        told.audio_match = round(scores["audio_match"], 4)
 
 
 def _complete(
     response: enrichment_pb2.ValidateMetadataResponse, track: track_pb2.Track, profile: Profile
 ) -> None:
-    required = REQUIRED[profile]
-    missing = [path for path in required if read(track, path) is None]
-    response.scores.completeness = round(1 - len(missing) / len(required), 4)
+    needed = _NEEDED[profile]
+    missing = [path for path, states in needed if not states(track)]
+    response.scores.completeness = round(1 - len(missing) / len(needed), 4)
     for path in missing:
         response.issues.add(
             rule_id="FIELD_MISSING",

@@ -13,9 +13,9 @@ from liner_server.core.rules.rule import Check, Finding, Rule
 ERROR = enrichment_pb2.SEVERITY_ERROR
 WARNING = enrichment_pb2.SEVERITY_WARNING
 
-_DATE = re.compile(r"^(\d{4})(?:-(\d{2})(?:-(\d{2}))?)?$")
+_DATE = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2}))?)?")
 _LINE = re.compile(r"^\s*(?:\u2117|\u00a9|\([pc]\))?\s*(\d{4})\s+\S")
-_FIRST_YEAR = 1860
+FIRST_YEAR = 1860
 """Nobody recorded sound before."""
 
 WORLDWIDE = "Worldwide"
@@ -81,7 +81,7 @@ def _date(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     text = track.release_date
     if not text:
         return
-    found = _DATE.match(text)
+    found = _DATE.fullmatch(text)
     if not found:
         yield Finding(message='a date reads "2024", "2024-05" or "2024-05-17"', current=text)
         return
@@ -91,8 +91,8 @@ def _date(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     except ValueError:
         yield Finding(message="there is no such day", current=text)
         return
-    if not _FIRST_YEAR <= year <= datetime.now(UTC).year + 1:
-        yield Finding(message=f"the year must be between {_FIRST_YEAR} and next year", current=text)
+    if not FIRST_YEAR <= year <= datetime.now(UTC).year + 1:
+        yield Finding(message=f"the year must be between {FIRST_YEAR} and next year", current=text)
 
 
 def _line(field: str) -> Check:

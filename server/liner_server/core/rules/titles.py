@@ -18,7 +18,7 @@ INFO = enrichment_pb2.SEVERITY_INFO
 _SMALL = frozenset(
     ("a", "an", "and", "as", "at", "but", "by", "for", "from", "in", "into", "nor", "of", "off")
 ) | {"on", "onto", "or", "out", "over", "the", "to", "up", "with"}
-_SURELY_SMALL = frozenset(
+SURELY_SMALL = frozenset(
     ("A", "An", "And", "As", "At", "But", "By", "For", "From", "Into", "Nor", "Of", "Onto", "Or")
 ) | {"The", "To", "With"}
 """The others (in, on, off, out, over, up) are capitals where they belong to a verb."""
@@ -92,10 +92,10 @@ def _small_words(track: track_pb2.Track, _: Listening | None) -> Iterator[Findin
         return
     for field, text in titles_of(track):
         words = text.split(" ")
-        if _SURELY_SMALL.isdisjoint(words) or not text.isascii():
+        if SURELY_SMALL.isdisjoint(words) or not text.isascii():
             continue
         clean = " ".join(
-            word.lower() if word in _SURELY_SMALL and _inside(words, index) else word
+            word.lower() if word in SURELY_SMALL and _inside(words, index) else word
             for index, word in enumerate(words)
         )
         if clean != text:
