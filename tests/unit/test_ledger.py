@@ -1,5 +1,7 @@
 """The ledger: which value wins, how sure it is, and what may be overwritten."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,6 +10,7 @@ from liner_server.core.claims import Claim
 from liner_server.core.evidence import GIVEN_TRUST
 from liner_server.core.fields import FIELDS, read, write
 from liner_server.core.ledger import Policy, given_claims, settle
+from liner_server.core.policy_page import page
 
 GIVEN, TAG = track_pb2.SOURCE_GIVEN, track_pb2.SOURCE_TAG
 MEASURED, MODEL = track_pb2.SOURCE_MEASURED, track_pb2.SOURCE_MODEL
@@ -321,3 +324,10 @@ def test_what_is_known_of_an_artist_outlives_a_changed_list():
 
     assert track.artists[0].isni == "0000000121032683"
     assert track.artists[1].role == track_pb2.ARTIST_ROLE_FEATURED
+
+
+def test_the_published_policy_is_the_one_in_force():
+    """`python -m liner_server.core.policy_page > docs/policy.md` writes it."""
+    written = Path(__file__).parents[2] / "docs" / "policy.md"
+
+    assert written.read_text(encoding="utf-8") == page()

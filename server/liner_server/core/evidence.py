@@ -23,8 +23,8 @@ GIVEN_TRUST: Mapping[Kind, float] = {Kind.TEMPO: 0.7, Kind.KEY: 0.7}
 """Probability that what a label states is right, by kind of field; 0.9 where none is named.
 Tempo and key are often read off a tool, an octave or a relative key away."""
 
-_TAG_TRUST: Mapping[Kind, float] = {Kind.TEMPO: 0.6, Kind.KEY: 0.6}
-_TAG_TEXT_TRUST = 0.85
+TAG_TRUST: Mapping[Kind, float] = {Kind.TEMPO: 0.6, Kind.KEY: 0.6}
+TAG_TEXT_TRUST = 0.85
 
 MEASURED_OF_MUSIC = ("bpm", "key", *TAGGED)
 """Paths that listening answers for music and for nothing else."""
@@ -52,7 +52,7 @@ def tag_claims(tags: Mapping[str, str]) -> list[Claim]:
                     field=path,
                     value=value,
                     source=track_pb2.SOURCE_TAG,
-                    confidence=_TAG_TRUST.get(field.kind, _TAG_TEXT_TRUST),
+                    confidence=TAG_TRUST.get(field.kind, TAG_TEXT_TRUST),
                     basis=track_pb2.CONFIDENCE_BASIS_RULE,
                 )
             )

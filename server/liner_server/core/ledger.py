@@ -1,7 +1,7 @@
 """Claims in, one decision a field out: the published policy that picks values.
 
 How confidences combine. Each source spreads its belief over the values it named; what it did not
-name shares what is left, of which any one other value gets half (`_UNNAMED`); where a tempo or a
+name shares what is left, of which any one other value gets half (`UNNAMED`); where a tempo or a
 key is stated without rivals, what is akin to it gets more and all else less. Beliefs multiply over
 the sources, as for witnesses who do not know of each other, and are scaled to one together with
 the case that nobody is right. One witness alone keeps its own probability; two at 0.8 who agree
@@ -23,19 +23,19 @@ from liner_server.core.claims import Claim
 from liner_server.core.enums import Basis, Decision, OverwritePolicy
 from liner_server.core.fields import FIELDS, Field, Kind, read, write
 
-_UNNAMED = 0.5
-_UNNAMED_AKIN, _UNNAMED_STRANGE = 0.8, 0.2
+UNNAMED = 0.5
+UNNAMED_AKIN, UNNAMED_STRANGE = 0.8, 0.2
 """Of tempi and keys that a source states wrongly, most are an octave or a relative key away."""
 
 _FLOOR = 0.01
 """No source is so sure that it cannot be outvoted, save an exact one."""
 
-_PROPOSE_FROM = 0.3
+PROPOSE_FROM = 0.3
 """Below this a value is not even offered: it would cost the editor more than it gives."""
 
 _MAX_ALTERNATIVES = 8
 
-_CAPS = {
+CAPS = {
     track_pb2.CONFIDENCE_BASIS_EXACT: 1.0,
     track_pb2.CONFIDENCE_BASIS_CALIBRATED: 0.99,
     track_pb2.CONFIDENCE_BASIS_RULE: 0.9,
@@ -117,8 +117,8 @@ def _unnamed(field: Field, claim: Claim, value: str) -> float:
     """Share of what a claim leaves open that one value gets which it did not name."""
     # Who listed rivals has said which mistakes are likely; others are most often wrong by these.
     if claim.others or field.kind not in (Kind.TEMPO, Kind.KEY):
-        return _UNNAMED
-    return _UNNAMED_AKIN if akin(field, claim.value, value) else _UNNAMED_STRANGE
+        return UNNAMED
+    return UNNAMED_AKIN if akin(field, claim.value, value) else UNNAMED_STRANGE
 
 
 def _weigh(field: Field, claims: Sequence[Claim]) -> list[_Candidate]:
@@ -172,14 +172,14 @@ def _bounded(confidence: float, claims: Sequence[Claim], *, alone: bool) -> tupl
         return max(confidence, 1 - _FLOOR), exact
     if alone and claims:
         basis = claims[0].basis
-        return min(confidence, _CAPS[basis]), basis
+        return min(confidence, CAPS[basis]), basis
     fitted = [c.confidence for c in claims if c.basis == track_pb2.CONFIDENCE_BASIS_CALIBRATED]
     ruled = any(claim.basis == track_pb2.CONFIDENCE_BASIS_RULE for claim in claims)
     if fitted or ruled:
-        cap = max([_CAPS[track_pb2.CONFIDENCE_BASIS_RULE], *fitted])
+        cap = max([CAPS[track_pb2.CONFIDENCE_BASIS_RULE], *fitted])
         return min(confidence, cap), track_pb2.CONFIDENCE_BASIS_RULE
     basis = track_pb2.CONFIDENCE_BASIS_UNCALIBRATED
-    return min(confidence, _CAPS[basis]), basis
+    return min(confidence, CAPS[basis]), basis
 
 
 def _decide(field: Field, claims: Sequence[Claim], policy: Policy) -> track_pb2.FieldResult:
@@ -220,7 +220,7 @@ def _decide(field: Field, claims: Sequence[Claim], policy: Policy) -> track_pb2.
 def _without_given(
     field: Field, best: _Candidate | None, policy: Policy
 ) -> tuple[_Candidate | None, Decision]:
-    if best is None or best.confidence < _PROPOSE_FROM:
+    if best is None or best.confidence < PROPOSE_FROM:
         return None, track_pb2.DECISION_ABSTAINED
     models_only = all(claim.source == track_pb2.SOURCE_MODEL for claim in best.claims)
     if models_only and not field.decided_by_model:
@@ -248,7 +248,7 @@ def _with_given(
     models_only = all(claim.source == track_pb2.SOURCE_MODEL for claim in best.claims)
     if (always or confident) and (field.decided_by_model or not models_only):
         return best, track_pb2.DECISION_CORRECTED
-    if best.confidence >= _PROPOSE_FROM:
+    if best.confidence >= PROPOSE_FROM:
         return best, track_pb2.DECISION_PROPOSED
     return own, track_pb2.DECISION_KEPT
 
