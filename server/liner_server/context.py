@@ -37,6 +37,8 @@ class RequestContext:
     """Model chosen by metadata; an option in the request wins over it."""
 
     retry_budget: RetryBudget = field(default_factory=RetryBudget)
+    enrichment_id: str = ""
+    """Id of an answer that is worked out for this call; a queued job's own. Empty: one is made."""
 
     def remaining(self) -> timedelta:
         """Return the time left, never negative."""

@@ -6,15 +6,17 @@ Every port's backends pass one contract suite in `tests/contracts`.
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
 
-from liner.v1 import storage_pb2, track_pb2
+from liner.v1 import enrichment_pb2, storage_pb2, track_pb2
 
 from liner_server.audio.measurements import Listening
 from liner_server.context import RequestContext
 from liner_server.core.claims import ProviderAnswer
+from liner_server.core.enums import State
 from liner_server.errors import LinerError
 
 
@@ -122,6 +124,102 @@ class ObjectStore(Protocol):
             NotFoundError: no such object.
 
         """
+
+
+class ResultStore(Protocol):
+    """Keeps enrichments, what editors said of them, and answers that may be given again.
+
+    One record an `enrichment_id`. The result of a queued job is stored under the job's id, so
+    `enrichment_id`, `answer.processing.enrichment_id` and the job's id are the same there, and a
+    job that runs twice finds its first result. A record is DONE once and for ever: after that
+    only reviews are added and retention deletes it. What a call stored is durable when it
+    returns, a crash at any moment leaves all of it or nothing, and calls at the same time behave
+    as if one came after the other. Times of records are kept to the microsecond.
+
+    Every method may also raise:
+        ResourceExhaustedError: the disk is full; reading and deleting still work.
+        FailedPreconditionError: the disk is read-only; reading still works.
+        UnavailableError: the store cannot be reached or is locked; retrying may help.
+        DataLossError: what is stored is corrupt; nothing is written any more.
+    """
+
+    async def put(self, enrichment: enrichment_pb2.Enrichment) -> bool:
+        """Store a record unless its id is taken; return whether this call did.
+
+        An unfinished job's record (QUEUED, RUNNING, FAILED) gives way to one that is DONE, which
+        then has the job's `create_time` and `request_id`. `create_time` and `update_time` are set
+        to now where they are unset. Nothing of `enrichment` is changed.
+
+        A consumer acks after this returned, be it True or False: the job has a result.
+        """
+
+    async def update_state(
+        self,
+        job_id: str,
+        state: State,
+        *,
+        error: track_pb2.Error | None = None,
+    ) -> bool:
+        """Say where a job stands: QUEUED, RUNNING, or FAILED with its error; return False, and
+        change nothing, if it is DONE.
+
+        A job nobody has heard of gets a record. To say QUEUED of a new job use `put`, which
+        never takes back what a quick worker has said meanwhile.
+        """
+
+    async def get(self, enrichment_id: str) -> enrichment_pb2.Enrichment:
+        """Return a record by its enrichment's or its job's id.
+
+        Raises:
+            NotFoundError: there is none.
+
+        """
+
+    async def list(
+        self, request: enrichment_pb2.ListEnrichmentsRequest
+    ) -> enrichment_pb2.ListEnrichmentsResponse:
+        """Return a page of the records that are DONE and match every filter.
+
+        An enrichment needs review for as long as its answer says so and no editor has reviewed
+        it. REVIEW_FIRST: those first, then the others, each by confidence, the lowest first, and
+        of equal ones the newest first. NEWEST_FIRST: by `create_time`. Ties are broken by id, so
+        that a record that does not change is on exactly one page, whatever is stored meanwhile.
+        A page is cut short at 3 MiB.
+
+        Raises:
+            InvalidRequestError: `page_token` was not given for these filters and this order.
+
+        """
+
+    async def add_review(
+        self, enrichment_id: str, review: enrichment_pb2.Review, *, request_id: str = ""
+    ) -> enrichment_pb2.Enrichment:
+        """Add an editor's judgement behind the others and return the record with it.
+
+        The same `request_id` for the same record adds it once; an empty one always adds.
+
+        Raises:
+            NotFoundError: no such record is DONE.
+            AlreadyExistsError: the request id came with another judgement before.
+            ResourceExhaustedError: the record has no room for more.
+
+        """
+
+    async def delete_before(self, time: datetime) -> int:
+        """Delete records created before `time`, jobs that are QUEUED or RUNNING excepted; return
+        how many.
+        """
+
+    async def find_answer(
+        self, key: bytes, *, since: datetime
+    ) -> enrichment_pb2.EnrichMetadataResponse | None:
+        """Return the answer kept under a key at or after `since`, or None."""
+
+    async def keep_answer(self, key: bytes, answer: enrichment_pb2.EnrichMetadataResponse) -> None:
+        """Keep an answer under a key of at most 64 bytes, in place of what was there."""
+
+    async def forget_answers_before(self, time: datetime) -> int:
+        """Forget answers kept before `time`; return how many."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -242,7 +242,7 @@ class Enricher:
         # What was filled is no longer missing.
         found = {r.field for r in results if r.decision == track_pb2.DECISION_FILLED}
         issues = [i for i in issues if i.rule_id != "FIELD_MISSING" or i.field not in found]
-        processing = _processing(measured, plan, routed)
+        processing = _processing(measured, plan, routed, context)
         processing.confidence = _confidence(results)
         processing.review_reasons.extend(
             review_reasons(results, issues, listening, policy, routed.failures)
@@ -309,7 +309,9 @@ def _policy(options: enrichment_pb2.EnrichOptions) -> Policy:
     )
 
 
-def _processing(measured: ProviderAnswer, plan: Plan, routed: Routed) -> track_pb2.ProcessingResult:
+def _processing(
+    measured: ProviderAnswer, plan: Plan, routed: Routed, context: RequestContext
+) -> track_pb2.ProcessingResult:
     """How the answer was made, but for its confidence and review."""
     if routed.answered:
         model = routed.answered[0]
@@ -326,7 +328,7 @@ def _processing(measured: ProviderAnswer, plan: Plan, routed: Routed) -> track_p
         experiment=plan.experiment,
         variant=plan.variant,
         is_experimental=plan.is_experimental,
-        enrichment_id=uuid.uuid4().hex,
+        enrichment_id=context.enrichment_id or uuid.uuid4().hex,
     )
     if routed.failures and not routed.answered:
         processing.error.CopyFrom(routed.failures[0][1].to_item_error())

@@ -16,5 +16,6 @@ if TYPE_CHECKING:
     Profile: TypeAlias = enrichment_pb2.DeliveryProfile.ValueType
     Severity: TypeAlias = enrichment_pb2.Severity.ValueType
     Source: TypeAlias = track_pb2.Source.ValueType
+    State: TypeAlias = enrichment_pb2.EnrichmentState.ValueType
 else:
-    Basis = Decision = OverwritePolicy = Profile = Severity = Source = int
+    Basis = Decision = OverwritePolicy = Profile = Severity = Source = State = int
