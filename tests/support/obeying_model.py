@@ -167,12 +167,12 @@ class Obeying:
         data = json.loads(request["messages"][1]["content"])
         system = request["messages"][0]["content"]
         asked = list(data["questions"])
-        rows, orders = data["recordings"], set()
-        answers = []
-        for row in rows:
-            found = _orders(row)
-            orders |= found
-            answers.append({"id": row["id"], "fields": self._fields(asked, found, system)})
+        found = {row["id"]: _orders(row) for row in data["recordings"]}
+        orders = set().union(*found.values())
+        answers = [
+            {"id": name, "fields": self._fields(asked, own | (orders & {"others"}), system)}
+            for name, own in found.items()
+        ]
         self.obeyed += len(orders)
         if self._keeps_schema:
             return _sure(json.dumps({"answers": answers}))
