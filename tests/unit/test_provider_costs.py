@@ -1,0 +1,123 @@
+"""Money: what calls cost, and a day's budget that many calls at once cannot overspend."""
+
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from liner.v1 import track_pb2
+from liner_server.core.costs import DailyBudget, Price, Prices
+
+NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
+
+
+class Clock:
+    """A time that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = NOON
+
+    def __call__(self) -> datetime:
+        """Return the time."""
+        return self.now
+
+
+def budget(limit: str | None = "1.00") -> tuple[DailyBudget, Clock]:
+    """Return a budget and its clock."""
+    clock = Clock()
+    return DailyBudget(Decimal(limit) if limit is not None else None, clock=clock), clock
+
+
+def test_a_cost_is_both_prices_by_the_million() -> None:
+    """Prompt and completion cost differently everywhere."""
+    price = Price(prompt=Decimal("2.5"), completion=Decimal(10))
+    usage = track_pb2.Usage(prompt_tokens=2_000_000, completion_tokens=500_000)
+
+    assert price.cost(usage) == Decimal(10)
+
+
+def test_a_model_without_a_price_costs_nothing() -> None:
+    """One's own machine is paid for already."""
+    prices = Prices({"paid": Price(prompt=Decimal(1))})
+    usage = track_pb2.Usage(prompt_tokens=1_000_000)
+
+    assert (prices.of("own").cost(usage), prices.of("paid").cost(usage)) == (0, 1)
+
+
+def test_a_budget_allows_what_fits_and_nothing_more() -> None:
+    """The cap is a cap: the last call has to fit as well."""
+    day, _ = budget("1.00")
+    day.spend(Decimal("0.60"))
+
+    assert day.allows(Decimal("0.40"))
+    assert not day.allows(Decimal("0.41"))
+
+
+def test_a_spent_budget_allows_not_even_what_is_free() -> None:
+    """An estimate of nothing may be wrong."""
+    day, _ = budget("1.00")
+    day.spend(Decimal("1.20"))
+
+    assert not day.allows()
+
+
+def test_no_limit_allows_everything() -> None:
+    """A budget is a choice."""
+    day, _ = budget(None)
+    day.spend(Decimal(10_000))
+
+    assert day.allows(Decimal(10_000))
+
+
+def test_what_is_held_back_is_not_given_to_others() -> None:
+    """A hundred calls at once would otherwise all see the same money."""
+    day, _ = budget("1.00")
+
+    with day.holding(Decimal("0.70")):
+        assert not day.allows(Decimal("0.40"))
+    assert day.allows(Decimal("0.40"))
+
+
+def test_what_was_held_back_is_free_after_a_failure() -> None:
+    """A call that broke did not spend its estimate."""
+    day, _ = budget("1.00")
+
+    with pytest.raises(RuntimeError), day.holding(Decimal("0.70")):
+        raise RuntimeError
+
+    assert day.allows(Decimal(1))
+
+
+def test_a_new_day_begins_at_midnight_utc() -> None:
+    """Wherever the server stands."""
+    day, clock = budget("1.00")
+    day.spend(Decimal(1))
+    clock.now = datetime(2026, 5, 4, 23, 59, 59, tzinfo=UTC)
+    before = day.allows()
+    clock.now = datetime(2026, 5, 5, 2, 0, tzinfo=timezone(timedelta(hours=2)))
+
+    assert (before, day.allows(), day.spent) == (False, True, 0)
+
+
+def test_a_clock_that_goes_back_gives_no_money_again() -> None:
+    """A corrected clock, or a tampered one."""
+    day, clock = budget("1.00")
+    day.spend(Decimal(1))
+    clock.now = NOON - timedelta(days=2)
+    earlier = day.allows()
+    clock.now = NOON
+
+    assert (earlier, day.allows(), day.spent) == (False, False, 1)
+
+
+@given(costs=st.lists(st.decimals("0.001", "0.5", places=3), max_size=60))
+def test_whoever_asks_first_never_overspends(costs: list[Decimal]) -> None:
+    """As long as estimates are not too low, the limit holds to the cent."""
+    day, _ = budget("1.00")
+    for cost in costs:
+        if day.allows(cost):
+            with day.holding(cost):
+                day.spend(cost)
+
+    assert day.spent <= 1
