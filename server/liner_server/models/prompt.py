@@ -138,8 +138,12 @@ _OBJECTS = re.compile(
     re.IGNORECASE,
 )
 _MARKS = re.compile(
-    r"<\||\[/?inst|</?s>|<<sys|[{}]|```|(?-i:\br\d{1,3}\b)|[a-z0-9+/]{40}", re.IGNORECASE
+    r"<\||\[/?inst|</?s>|<<sys|[{}]|```|(?-i:\br\d{1,3}\b)|[a-z0-9+/]{40}|(%[0-9a-f]{2}){4}|"
+    r"(&#x?[0-9a-f]+;){2}",
+    re.IGNORECASE,
 )
+_TURNED = frozenset("\u202a\u202b\u202d\u202e\u2066\u2067\u2068")
+"""Turn the direction of what follows: what is read is not what is written."""
 
 
 def clean(text: str, *, most: int = _TEXT_CHARACTERS) -> str:
@@ -170,7 +174,11 @@ def suspicious(question: Question) -> bool:
         if orders and objects and len(orders | objects) > 1:
             return True
         # A joiner or a soft hyphen is normal in some scripts; more than a few hide something.
-        if sum(c not in "\n\t\r" and unicodedata.category(c) in _DROPPED for c in text[:4000]) > 3:
+        if (
+            not _TURNED.isdisjoint(text[:4000])
+            or sum(c not in "\n\t\r" and unicodedata.category(c) in _DROPPED for c in text[:4000])
+            > 3
+        ):
             return True
     return False
 
