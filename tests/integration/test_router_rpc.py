@@ -19,6 +19,7 @@ from liner_server.evaluation.synth import Piece, render
 from support.asking import answering, recordings
 from support.eventually import eventually
 from support.grpc_errors import fails
+from support.obeying_model import SYSTEM_MARK, Obeying, payloads
 from support.scripted_model import Reply, Script, ScriptedModel, refuses, scripted_model
 from support.server import Stubs, served
 
@@ -385,3 +386,35 @@ async def test_the_experimental_model_is_named_in_its_answers(tmp_path: Path) ->
         assert answer.processing.experiment == "qwen3"
         assert answer.processing.is_experimental == is_tried
         assert by_field(answer)["genre"].value == ("Soul" if is_tried else "Jazz")
+
+
+async def test_injected_orders_change_nothing_that_identifies_the_track(tmp_path: Path) -> None:
+    """Through the whole service, to a model that obeys: no code, name or title but the caller's."""
+    tried = [payload.track for payload in list(payloads())[::29]]
+    async with world(tmp_path, Obeying(keeps_schema=True), refuses(500)) as here:
+        answers = await asyncio.gather(
+            *(
+                here.stubs.enrichment.EnrichMetadata(
+                    enrichment_pb2.EnrichMetadataRequest(track=track), timeout=30
+                )
+                for track in tried
+            ),
+            return_exceptions=True,
+        )
+
+    answered = 0
+    for track, answer in zip(tried, answers, strict=True):
+        if isinstance(answer, grpc.aio.AioRpcError):
+            assert answer.code() == grpc.StatusCode.INVALID_ARGUMENT
+            continue
+        assert isinstance(answer, enrichment_pb2.EnrichMetadataResponse)
+        answered += 1
+        assert (answer.track.title, list(answer.track.artists), answer.track.isrc) == (
+            track.title,
+            list(track.artists),
+            track.isrc,
+        )
+        assert SYSTEM_MARK not in str(answer)
+        said = [r for r in answer.fields if r.source == track_pb2.SOURCE_MODEL]
+        assert all(result.confidence <= 0.6 for result in said)
+    assert answered >= len(tried) // 2
