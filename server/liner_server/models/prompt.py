@@ -152,6 +152,9 @@ def clean(text: str, *, most: int = _TEXT_CHARACTERS) -> str:
     NFKC, without control, format, private and unassigned characters except newline and tab (NFKC
     itself keeps zero-width and direction marks), and at most `most` characters.
     """
+    if text.isascii() and text.isprintable():
+        # Most texts: NFKC changes none of these characters, and none is dropped.
+        return text[:most].strip()
     # Cut first as well: a single character may become eighteen, and a text may be 64 KiB.
     folded = unicodedata.normalize("NFKC", text[:most])
     kept = (c for c in folded if c in "\n\t" or unicodedata.category(c) not in _DROPPED)
@@ -173,12 +176,10 @@ def suspicious(question: Question) -> bool:
         # "Answer Me" is a song: one word alone is no order.
         if orders and objects and len(orders | objects) > 1:
             return True
+        seen = text[:_LYRICS_CHARACTERS]
+        hidden = sum(unicodedata.category(c) in _DROPPED and c not in "\n\t\r" for c in seen)
         # A joiner or a soft hyphen is normal in some scripts; more than a few hide something.
-        if (
-            not _TURNED.isdisjoint(text[:4000])
-            or sum(c not in "\n\t\r" and unicodedata.category(c) in _DROPPED for c in text[:4000])
-            > 3
-        ):
+        if hidden > 3 or not _TURNED.isdisjoint(seen):
             return True
     return False
 
