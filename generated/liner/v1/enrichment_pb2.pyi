@@ -349,6 +349,7 @@ class EnrichMetadataResponse(_message.Message):
     FIELDS_FIELD_NUMBER: _builtins.int
     PROCESSING_FIELD_NUMBER: _builtins.int
     ISSUES_FIELD_NUMBER: _builtins.int
+    AUDIO_IDENTITY_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def track(self) -> _track_pb2.Track:
         """The track as given, with every FILLED and CORRECTED field set."""
@@ -365,6 +366,10 @@ class EnrichMetadataResponse(_message.Message):
     def issues(self) -> _containers.RepeatedCompositeFieldContainer[Global___ValidationIssue]:
         """What the validator says of the track as given, ERROR first."""
 
+    @_builtins.property
+    def audio_identity(self) -> Global___AudioIdentity:
+        """Tells the audio from other audio. Unset: nothing was heard."""
+
     def __init__(
         self,
         *,
@@ -372,14 +377,49 @@ class EnrichMetadataResponse(_message.Message):
         fields: _abc.Iterable[_track_pb2.FieldResult] | None = ...,
         processing: _track_pb2.ProcessingResult | None = ...,
         issues: _abc.Iterable[Global___ValidationIssue] | None = ...,
+        audio_identity: Global___AudioIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["processing", b"processing", "track", b"track"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio_identity", b"audio_identity", "processing", b"processing", "track", b"track"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["fields", b"fields", "issues", b"issues", "processing", b"processing", "track", b"track"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_identity", b"audio_identity", "fields", b"fields", "issues", b"issues", "processing", b"processing", "track", b"track"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EnrichMetadataResponse: _TypeAlias = EnrichMetadataResponse  # noqa: Y015
+
+@_typing.final
+class AudioIdentity(_message.Message):
+    """What tells one recording's audio from another's."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHA256_FIELD_NUMBER: _builtins.int
+    DURATION_FIELD_NUMBER: _builtins.int
+    FINGERPRINT_FIELD_NUMBER: _builtins.int
+    sha256: _builtins.str
+    """SHA-256 of the file, 64 lower-case hex digits: equal for the same file only."""
+    fingerprint: _builtins.bytes
+    """Acoustic fingerprint of the first two minutes at most: a version byte, then 32 bits for each
+    eighth of a second. Close for the same recording, whatever the codec. Empty for silence.
+    """
+    @_builtins.property
+    def duration(self) -> _duration_pb2.Duration:
+        """Playing time, from decoded samples."""
+
+    def __init__(
+        self,
+        *,
+        sha256: _builtins.str = ...,
+        duration: _duration_pb2.Duration | None = ...,
+        fingerprint: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["duration", b"duration", "fingerprint", b"fingerprint", "sha256", b"sha256"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AudioIdentity: _TypeAlias = AudioIdentity  # noqa: Y015
 
 @_typing.final
 class ValidateMetadataRequest(_message.Message):
@@ -419,6 +459,7 @@ class ValidateMetadataResponse(_message.Message):
     SCORES_FIELD_NUMBER: _builtins.int
     ISSUES_FIELD_NUMBER: _builtins.int
     SUGGESTIONS_FIELD_NUMBER: _builtins.int
+    AUDIO_IDENTITY_FIELD_NUMBER: _builtins.int
     confidence: _builtins.float
     """Probability-like score in [0, 1]: the product over all rule families of the chance that the
     statements they judge are right, each ERROR and WARNING taking its published share.
@@ -433,7 +474,11 @@ class ValidateMetadataResponse(_message.Message):
 
     @_builtins.property
     def suggestions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Suggestion]:
-        """Changes a machine may apply."""
+        """Changes a machine may apply, in this order; see Suggestion."""
+
+    @_builtins.property
+    def audio_identity(self) -> Global___AudioIdentity:
+        """Tells the audio from other audio. Unset: nothing was heard."""
 
     def __init__(
         self,
@@ -442,10 +487,11 @@ class ValidateMetadataResponse(_message.Message):
         scores: Global___ValidationScores | None = ...,
         issues: _abc.Iterable[Global___ValidationIssue] | None = ...,
         suggestions: _abc.Iterable[Global___Suggestion] | None = ...,
+        audio_identity: Global___AudioIdentity | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["audio_identity", b"audio_identity", "scores", b"scores"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "issues", b"issues", "scores", b"scores", "suggestions", b"suggestions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["audio_identity", b"audio_identity", "confidence", b"confidence", "issues", b"issues", "scores", b"scores", "suggestions", b"suggestions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -548,7 +594,7 @@ Global___ValidationIssue: _TypeAlias = ValidationIssue  # noqa: Y015
 
 @_typing.final
 class Suggestion(_message.Message):
-    """A change that would mend an issue."""
+    """A change that would mend an issue. A machine may apply it where `current` still stands."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -557,11 +603,15 @@ class Suggestion(_message.Message):
     SUGGESTED_FIELD_NUMBER: _builtins.int
     RULE_ID_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """Path in Track."""
+    """Path in Track: "title", "artists[0].name", "territories[1]", "tags.grid". An entry one past
+    the end of a list is added.
+    """
     current: _builtins.str
     """What is stated now, in canonical text form; empty when nothing is."""
     suggested: _builtins.str
-    """What to put instead."""
+    """What to put instead; empty: what is there is taken away. Entries are taken away last, so that
+    the others keep their places.
+    """
     rule_id: _builtins.str
     """The rule it mends."""
     def __init__(
@@ -631,6 +681,7 @@ class BatchConfig(_message.Message):
     ITEM_TIMEOUT_FIELD_NUMBER: _builtins.int
     PROGRESS_INTERVAL_FIELD_NUMBER: _builtins.int
     RESUME_AFTER_FIELD_NUMBER: _builtins.int
+    VALIDATE_PROFILE_FIELD_NUMBER: _builtins.int
     batch_id: _builtins.str
     """Names the batch, to resume it. Empty: the server makes one and says so in `opened`.
     At most 128 of A-Z a-z 0-9 - _ . characters.
@@ -641,6 +692,10 @@ class BatchConfig(_message.Message):
     """Whether results come in the order of the items. Slower: one slow item holds back others."""
     resume_after: _builtins.int
     """When resuming: the highest sequence received; later results are sent again."""
+    validate_profile: Global___DeliveryProfile.ValueType
+    """Set: items are judged under this profile, as ValidateMetadata does, and nothing is enriched;
+    of the options none applies.
+    """
     @_builtins.property
     def options(self) -> Global___EnrichOptions:
         """Applies to every item."""
@@ -663,12 +718,15 @@ class BatchConfig(_message.Message):
         item_timeout: _duration_pb2.Duration | None = ...,
         progress_interval: _duration_pb2.Duration | None = ...,
         resume_after: _builtins.int = ...,
+        validate_profile: Global___DeliveryProfile.ValueType | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["item_timeout", b"item_timeout", "options", b"options", "progress_interval", b"progress_interval"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_validate_profile", b"_validate_profile", "item_timeout", b"item_timeout", "options", b"options", "progress_interval", b"progress_interval", "validate_profile", b"validate_profile"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_id", b"batch_id", "item_timeout", b"item_timeout", "max_in_flight", b"max_in_flight", "options", b"options", "ordered", b"ordered", "progress_interval", b"progress_interval", "resume_after", b"resume_after"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_validate_profile", b"_validate_profile", "batch_id", b"batch_id", "item_timeout", b"item_timeout", "max_in_flight", b"max_in_flight", "options", b"options", "ordered", b"ordered", "progress_interval", b"progress_interval", "resume_after", b"resume_after", "validate_profile", b"validate_profile"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__validate_profile: _TypeAlias = _typing.Literal["validate_profile"]  # noqa: Y015
+    _WhichOneofArgType__validate_profile: _TypeAlias = _typing.Literal["_validate_profile", b"_validate_profile"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__validate_profile) -> _WhichOneofReturnType__validate_profile | None: ...
 
 Global___BatchConfig: _TypeAlias = BatchConfig  # noqa: Y015
 
@@ -860,6 +918,7 @@ class BatchResult(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     ENRICHED_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    VALIDATED_FIELD_NUMBER: _builtins.int
     item_id: _builtins.str
     """As sent."""
     sequence: _builtins.int
@@ -872,6 +931,10 @@ class BatchResult(_message.Message):
     def error(self) -> _track_pb2.Error:
         """Why there is none."""
 
+    @_builtins.property
+    def validated(self) -> Global___ValidateMetadataResponse:
+        """The judgement, in a batch with validate_profile."""
+
     def __init__(
         self,
         *,
@@ -879,12 +942,13 @@ class BatchResult(_message.Message):
         sequence: _builtins.int = ...,
         enriched: Global___EnrichMetadataResponse | None = ...,
         error: _track_pb2.Error | None = ...,
+        validated: Global___ValidateMetadataResponse | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["enriched", b"enriched", "error", b"error", "outcome", b"outcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["enriched", b"enriched", "error", b"error", "outcome", b"outcome", "validated", b"validated"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["enriched", b"enriched", "error", b"error", "item_id", b"item_id", "outcome", b"outcome", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["enriched", b"enriched", "error", b"error", "item_id", b"item_id", "outcome", b"outcome", "sequence", b"sequence", "validated", b"validated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["enriched", "error"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["enriched", "error", "validated"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
@@ -967,18 +1031,27 @@ class BatchSummary(_message.Message):
     USAGE_FIELD_NUMBER: _builtins.int
     FAILED_BY_REASON_FIELD_NUMBER: _builtins.int
     CANCELLED_FIELD_NUMBER: _builtins.int
+    BATCH_ISSUES_FIELD_NUMBER: _builtins.int
+    BATCH_ISSUES_OMITTED_FIELD_NUMBER: _builtins.int
+    COMPARED_FIELD_NUMBER: _builtins.int
     received: _builtins.int
     """Items taken in."""
     succeeded: _builtins.int
-    """Items enriched."""
+    """Items enriched or judged."""
     failed: _builtins.int
     """Items that failed."""
     needs_review: _builtins.int
-    """Enriched items that want review."""
+    """Enriched items that want review; judged items with an ERROR."""
     from_cache: _builtins.int
     """Answers that were known already."""
     cancelled: _builtins.bool
     """Whether the batch was cancelled."""
+    batch_issues_omitted: _builtins.int
+    """Issues beyond the first 1,000, which are not listed."""
+    compared: _builtins.int
+    """Items that were compared with each other: those that this server answered, the first 100,000
+    of them at most.
+    """
     @_builtins.property
     def elapsed(self) -> _duration_pb2.Duration:
         """From the config to the last result."""
@@ -990,6 +1063,12 @@ class BatchSummary(_message.Message):
     @_builtins.property
     def failed_by_reason(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
         """Failures by reason."""
+
+    @_builtins.property
+    def batch_issues(self) -> _containers.RepeatedCompositeFieldContainer[Global___BatchIssue]:
+        """What items of the batch say against each other, in their order: one ISRC on two recordings,
+        an artist spelled two ways. docs/rules.md lists these rules under across_batch.
+        """
 
     def __init__(
         self,
@@ -1003,14 +1082,45 @@ class BatchSummary(_message.Message):
         usage: _track_pb2.Usage | None = ...,
         failed_by_reason: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
         cancelled: _builtins.bool = ...,
+        batch_issues: _abc.Iterable[Global___BatchIssue] | None = ...,
+        batch_issues_omitted: _builtins.int = ...,
+        compared: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "elapsed", b"elapsed", "failed", b"failed", "failed_by_reason", b"failed_by_reason", "from_cache", b"from_cache", "needs_review", b"needs_review", "received", b"received", "succeeded", b"succeeded", "usage", b"usage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_issues", b"batch_issues", "batch_issues_omitted", b"batch_issues_omitted", "cancelled", b"cancelled", "compared", b"compared", "elapsed", b"elapsed", "failed", b"failed", "failed_by_reason", b"failed_by_reason", "from_cache", b"from_cache", "needs_review", b"needs_review", "received", b"received", "succeeded", b"succeeded", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___BatchSummary: _TypeAlias = BatchSummary  # noqa: Y015
+
+@_typing.final
+class BatchIssue(_message.Message):
+    """What one item says against others of its batch."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ITEM_ID_FIELD_NUMBER: _builtins.int
+    ISSUE_FIELD_NUMBER: _builtins.int
+    item_id: _builtins.str
+    """The item that an editor should look at; the message names the other."""
+    @_builtins.property
+    def issue(self) -> Global___ValidationIssue:
+        """The broken rule."""
+
+    def __init__(
+        self,
+        *,
+        item_id: _builtins.str = ...,
+        issue: Global___ValidationIssue | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["issue", b"issue"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["issue", b"issue", "item_id", b"item_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BatchIssue: _TypeAlias = BatchIssue  # noqa: Y015
 
 @_typing.final
 class BatchDraining(_message.Message):

@@ -13,15 +13,16 @@ from liner_server.audio.measurements import Listening
 from liner_server.context import RequestContext
 from liner_server.core import validator
 from liner_server.core.answers import AnswerCache, answer_key, as_known
-from liner_server.core.claims import Claim, ProviderAnswer
+from liner_server.core.claims import ProviderAnswer
 from liner_server.core.enums import Profile
 from liner_server.core.evidence import given_and_tags
 from liner_server.core.fields import FIELDS
 from liner_server.core.flights import Flights
 from liner_server.core.lane import Lane
-from liner_server.core.ledger import Policy, settle
+from liner_server.core.ledger import Ledger, Policy
 from liner_server.core.review import review_reasons
 from liner_server.core.router import Excerpts, Plan, Routed, Router
+from liner_server.core.rules.batch_memory import audio_identity
 from liner_server.errors import DeadlineError, LinerError, UnavailableError
 from liner_server.ports import Listener, ModelProvider, Question
 
@@ -138,7 +139,10 @@ class Enricher:
 
         """
         listening = await self._hear(track, context)
-        return validator.validate(track, profile=profile, listening=listening)
+        verdict = validator.validate(track, profile=profile, listening=listening)
+        if listening is not None:
+            verdict.audio_identity.CopyFrom(audio_identity(listening))
+        return verdict
 
     async def _digest(self, track: track_pb2.Track) -> bytes:
         """What the track says and holds: audio counts by its bytes, not by the way it came."""
@@ -223,16 +227,17 @@ class Enricher:
         question = Question(track=track, fields=policy.fields, listening=listening, context=context)
         measured = await self._embedded.propose(question)
         claims = [*given_and_tags(track, listening), *measured.claims]
+        ledger = Ledger(track, policy)
         routed = await self._router.answer(
             question,
             plan,
-            weak=lambda said: _weak(track, [*claims, *said], policy),
+            weak=lambda said: _weak(ledger.results([*claims, *said]), policy),
             excerpts=self._excerpts(track, context) if track.HasField("audio") else None,
             packed=asked.operation == "batch",
         )
         if asked.options.require_model and routed.failures and not routed.answered:
             raise _no_model(routed.failures)
-        enriched, results = settle(track, [*claims, *routed.claims], policy)
+        enriched, results = ledger.settle([*claims, *routed.claims])
         verdict = validator.validate(
             track,
             profile=enrichment_pb2.DELIVERY_PROFILE_MINIMAL,
@@ -251,7 +256,11 @@ class Enricher:
         )
         processing.needs_review = bool(processing.review_reasons)
         return enrichment_pb2.EnrichMetadataResponse(
-            track=enriched, fields=results, processing=processing, issues=issues
+            track=enriched,
+            fields=results,
+            processing=processing,
+            issues=issues,
+            audio_identity=audio_identity(listening) if listening is not None else None,
         )
 
     def _excerpts(self, track: track_pb2.Track, context: RequestContext) -> Excerpts:
@@ -270,9 +279,8 @@ class Enricher:
         return excerpts
 
 
-def _weak(track: track_pb2.Track, claims: Sequence[Claim], policy: Policy) -> frozenset[str]:
+def _weak(results: Sequence[track_pb2.FieldResult], policy: Policy) -> frozenset[str]:
     """Fields wanted that are not settled yet."""
-    _, results = settle(track, claims, policy)
     settled = {
         result.field
         for result in results

@@ -9,13 +9,12 @@ from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.audio.measurements import Listening
 from liner_server.core.enums import Profile
 from liner_server.core.fields import FIELDS
-from liner_server.core.rules.across_batch import across_batch
 from liner_server.core.rules.rule import Rule
 from liner_server.core.rules.tidy import GROUPS
 
 _Profile = enrichment_pb2.DeliveryProfile
 
-__all__ = ["FAMILIES", "REQUIRED", "SHARES", "across_batch", "validate"]
+__all__ = ["FAMILIES", "REQUIRED", "SHARES", "validate"]
 
 FAMILIES: Mapping[str, tuple[Rule, ...]] = {
     family: tuple(rule for name, rules, _ in GROUPS if name == family for rule in rules)

@@ -8,7 +8,7 @@ client does.
 
 import asyncio
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from datetime import timedelta
 
 import structlog
 from google.rpc import code_pb2
-from liner.v1 import enrichment_pb2, track_pb2
+from liner.v1 import enrichment_pb2
 
 from liner_server.context import RequestContext
 from liner_server.core.enricher import Enricher
@@ -28,14 +28,13 @@ from liner_server.errors import (
 )
 from liner_server.rpc import requests
 from liner_server.rpc.batch_records import BatchRecord, BatchRecords
+from liner_server.rpc.batch_totals import BatchTotals
 
 _log = structlog.get_logger()
 _MAX_RESULTS_A_MESSAGE = 50
 _MAX_MESSAGE_BYTES = 1 << 20
 _MAX_ITEMS = 1_000_000
 """Ids of a batch are remembered, to refuse doubles; more items are another batch."""
-
-_RATE_WINDOW = 10.0
 
 Requests = AsyncIterator[enrichment_pb2.BatchProcessRequest]
 Responses = AsyncIterator[enrichment_pb2.BatchProcessResponse]
@@ -129,22 +128,15 @@ class _Stream:
             interval = config.progress_interval.ToTimedelta()
         self._interval = interval.total_seconds()
 
+        self._profile = config.validate_profile if config.HasField("validate_profile") else None
         self._seen: set[str] = set()
-        self._received = 0
-        self._finished = 0
+        self._totals = BatchTotals(record.memory)
         self._in_flight: set[asyncio.Task[None]] = set()
         self._waiting: dict[int, enrichment_pb2.BatchResult] = {}
         self._next_in_order = 0
         self._ready: deque[enrichment_pb2.BatchResult] = deque()
         self._wake = asyncio.Event()
         self._reading: asyncio.Task[None] | None = None
-        self._cancelled = False
-        self._failures: Counter[str] = Counter()
-        self._needs_review = 0
-        self._from_cache = 0
-        self._usage = track_pb2.Usage()
-        self._started = time.monotonic()
-        self._marks: deque[tuple[float, int]] = deque([(self._started, 0)])
 
     async def responses(
         self, incoming: Requests, missed: list[enrichment_pb2.BatchResult]
@@ -174,7 +166,9 @@ class _Stream:
                 yield _results(self._take())
             now = time.monotonic()
             if now >= next_progress:
-                yield enrichment_pb2.BatchProcessResponse(progress=self._progress())
+                yield enrichment_pb2.BatchProcessResponse(
+                    progress=self._totals.progress(self._in_flight)
+                )
                 next_progress = now + self._interval
             if self._reading.done() and not self._reading.cancelled():
                 self._reading.result()
@@ -196,7 +190,7 @@ class _Stream:
             with suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, limit - time.monotonic())):
                     await self._wake.wait()
-        yield enrichment_pb2.BatchProcessResponse(progress=self._progress())
+        yield self._progress()
         if self._draining.is_set():
             yield enrichment_pb2.BatchProcessResponse(
                 draining=enrichment_pb2.BatchDraining(
@@ -204,7 +198,7 @@ class _Stream:
                 )
             )
         else:
-            yield enrichment_pb2.BatchProcessResponse(summary=self._summary())
+            yield enrichment_pb2.BatchProcessResponse(summary=await self._totals.summary())
 
     async def stop(self) -> None:
         """Cancel all that still runs and wait until it ended."""
@@ -217,7 +211,7 @@ class _Stream:
         async for request in incoming:
             match request.WhichOneof("request"):
                 case "items":
-                    if self._cancelled:
+                    if self._totals.cancelled:
                         continue
                     await self._take_in(request.items.items)
                 case "cancel":
@@ -239,13 +233,13 @@ class _Stream:
             if self._record.answered(item.item_id):
                 # Finished before the stream broke; its result was sent again when it resumed.
                 continue
-            if self._received >= _MAX_ITEMS:
+            if self._totals.received >= _MAX_ITEMS:
                 raise ResourceExhaustedError(
                     f"a batch has at most {_MAX_ITEMS} items", reason="BATCH_TOO_LARGE"
                 )
             await self._places.acquire()
-            position = self._received
-            self._received += 1
+            position = self._totals.received
+            self._totals.received += 1
             task = asyncio.create_task(self._do(item, position))
             self._in_flight.add(task)
             task.add_done_callback(self._left)
@@ -262,11 +256,12 @@ class _Stream:
             context = replace(
                 self._context, request_id=f"{self._context.request_id}/{position}"
             ).until(self._item_timeout)
-            result.enriched.CopyFrom(await self._enrich(item, context))
+            await self._answer(item, context, result)
+            self._totals.remember(position, item, result)
         except LinerError as error:
             result.error.CopyFrom(error.to_item_error())
         except asyncio.CancelledError:
-            if not self._cancelled:
+            if not self._totals.cancelled:
                 raise
             result.error.code = code_pb2.CANCELLED
             result.error.reason = "BATCH_CANCELLED"
@@ -278,14 +273,22 @@ class _Stream:
             result.error.message = f"internal error; request id {self._context.request_id}"
         self._done(position, result)
 
-    async def _enrich(
-        self, item: enrichment_pb2.BatchItem, context: RequestContext
-    ) -> enrichment_pb2.EnrichMetadataResponse:
+    async def _answer(
+        self,
+        item: enrichment_pb2.BatchItem,
+        context: RequestContext,
+        result: enrichment_pb2.BatchResult,
+    ) -> None:
         try:
             async with asyncio.timeout_at(context.deadline):
-                return await self._enricher.enrich(
+                if self._profile is not None:
+                    judged = await self._enricher.validate(item.track, self._profile, context)
+                    result.validated.CopyFrom(judged)
+                    return
+                answer = await self._enricher.enrich(
                     item.track, self._options, context, operation="batch"
                 )
+                result.enriched.CopyFrom(answer)
         except TimeoutError as error:
             raise DeadlineError("the item's time ran out", reason="ITEM_TIMEOUT") from error
 
@@ -307,58 +310,20 @@ class _Stream:
         while self._ready and len(taken) < _MAX_RESULTS_A_MESSAGE and size < _MAX_MESSAGE_BYTES:
             result = self._ready.popleft()
             self._record.add(result)
-            self._count(result)
+            self._totals.count(result)
             size += result.ByteSize()
             taken.append(result)
             self._places.release()
         return taken
 
-    def _count(self, result: enrichment_pb2.BatchResult) -> None:
-        self._finished += 1
-        if result.HasField("error"):
-            self._failures[result.error.reason] += 1
-            return
-        processing = result.enriched.processing
-        self._needs_review += processing.needs_review
-        self._from_cache += processing.from_cache
-        self._usage.prompt_tokens += processing.usage.prompt_tokens
-        self._usage.completion_tokens += processing.usage.completion_tokens
-        self._usage.cost_usd += processing.usage.cost_usd
+    def _progress(self) -> enrichment_pb2.BatchProcessResponse:
+        return enrichment_pb2.BatchProcessResponse(progress=self._totals.progress(self._in_flight))
 
     def _cancel(self, reason: str) -> None:
-        self._cancelled = True
+        self._totals.cancelled = True
         _log.info("batch cancelled", batch_id=self._record.batch_id, reason=reason[:256])
         for task in self._in_flight:
             task.cancel()
-
-    def _progress(self) -> enrichment_pb2.BatchProgress:
-        now = time.monotonic()
-        self._marks.append((now, self._finished))
-        while len(self._marks) > 2 and now - self._marks[1][0] > _RATE_WINDOW:
-            self._marks.popleft()
-        since, before = self._marks[0]
-        return enrichment_pb2.BatchProgress(
-            received=self._received,
-            finished=self._finished,
-            failed=self._failures.total(),
-            needs_review=self._needs_review,
-            in_flight=len(self._in_flight),
-            rate=round((self._finished - before) / max(now - since, 1e-3), 2),
-        )
-
-    def _summary(self) -> enrichment_pb2.BatchSummary:
-        summary = enrichment_pb2.BatchSummary(
-            received=self._received,
-            succeeded=self._finished - self._failures.total(),
-            failed=self._failures.total(),
-            needs_review=self._needs_review,
-            from_cache=self._from_cache,
-            usage=self._usage,
-            failed_by_reason=self._failures,
-            cancelled=self._cancelled,
-        )
-        summary.elapsed.FromTimedelta(timedelta(seconds=time.monotonic() - self._started))
-        return summary
 
 
 def _results(results: list[enrichment_pb2.BatchResult]) -> enrichment_pb2.BatchProcessResponse:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from liner.v1 import enrichment_pb2
 
 from liner_server.context import Principal
+from liner_server.core.rules.batch_memory import BatchMemory
 from liner_server.errors import FailedPreconditionError, PermissionDeniedError
 
 _KEPT_RESULTS = 2048
@@ -26,6 +27,9 @@ class BatchRecord:
     sequence: int = 0
     used: float = 0.0
     open: bool = False
+    memory: BatchMemory = field(default_factory=BatchMemory)
+    """What the batch's items say, until it ends and they are compared."""
+
     _kept: deque[enrichment_pb2.BatchResult] = field(default_factory=deque)
     _answered: set[str] = field(default_factory=set)
     _bytes: int = 0

@@ -59,6 +59,8 @@ def config_violations(config: enrichment_pb2.BatchConfig) -> Violations:
         yield _violation(
             "config.batch_id", "at most 128 of A-Z a-z 0-9 - _ . characters", "BATCH_ID_FORMAT"
         )
+    if config.validate_profile not in enrichment_pb2.DeliveryProfile.values():
+        yield _violation("config.validate_profile", "no such profile", "ENUM_UNKNOWN")
     if config.max_in_flight < 0:
         yield _violation("config.max_in_flight", "must not be negative", "NUMBER_RANGE")
     if config.resume_after < 0:

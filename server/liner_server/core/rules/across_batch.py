@@ -1,24 +1,37 @@
 """Rules that only many tracks together can break: one code on two recordings, two spellings."""
 
-import re
-import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 
-from liner.v1 import enrichment_pb2, track_pb2
+from liner.v1 import enrichment_pb2
 
-from liner_server.audio.measurements import Listening
-from liner_server.core.rules import codes
+from liner_server.audio.fingerprint import SAME_RECORDING, similarity
+from liner_server.core.rules.batch_memory import Entry, fold
 from liner_server.core.rules.book import ERROR, WARNING, shown
 
-Entry = tuple[track_pb2.Track, Listening | None]
-SameRecording = Callable[[bytes, bytes], bool]
 _Issue = enrichment_pb2.ValidationIssue
+_Found = Iterator[tuple[int, _Issue]]
 
 RULE_IDS = (
     ("BATCH_ISRC_REUSED", ERROR, "isrc", "ISO 3901", "One ISRC names one recording."),
     ("BATCH_AUDIO_REUSED", WARNING, "isrc", "ISO 3901", "One recording has one ISRC."),
     ("BATCH_ARTIST_SPELLING", WARNING, "artists", "Liner", "Two spellings are two artist pages."),
+    (
+        "BATCH_ISNI_TWO_NAMES",
+        WARNING,
+        "artists[].isni",
+        "ISO 27729",
+        "One ISNI is one public identity: two names under it mix two people up.",
+    ),
+    (
+        "BATCH_NAME_TWO_ISNIS",
+        WARNING,
+        "artists[].isni",
+        "ISO 27729",
+        "One name with two ISNIs is two people, or one of the two is wrong.",
+    ),
+    ("BATCH_LABEL_SPELLING", WARNING, "label", "Liner", "Two spellings are two labels in reports."),
     (
         "BATCH_TITLE_TWICE",
         WARNING,
@@ -31,22 +44,29 @@ RULE_IDS = (
 """(id, severity, field, source, why) of every rule here."""
 _BY_ID = {entry[0]: entry for entry in RULE_IDS}
 
+_MOST_COMPARISONS = 20_000
+"""Fingerprints compared in one batch, a quarter of a millisecond each, nearest lengths first."""
 
-def across_batch(
-    entries: Sequence[Entry], *, same_recording: SameRecording | None = None
-) -> list[tuple[int, _Issue]]:
-    """Return (index, issue) for what the tracks of one batch say against each other.
+_APART_SECONDS = 5.0
+"""Audio whose lengths differ by more is not the same recording."""
 
-    Audio is the same when its SHA-256 is, or when `same_recording` says so of two acoustic
-    fingerprints. It differs for certain only when `same_recording` denies it or the measured
-    durations are more than 5 s apart: two encodings of one master have two digests.
+_NEAR_SECONDS = 2.0
+"""Audio under two ISRCs is compared when its lengths differ by no more."""
+
+_SHORTEST_NAME = 8
+"""Letters from which one other letter is more likely a slip than another name."""
+
+
+def across_batch(entries: Sequence[Entry]) -> list[tuple[int, _Issue]]:
+    """Return (index, issue) for what the items of one batch say against each other, in order.
+
+    Audio is the same when its SHA-256 is, or when its fingerprints are alike. It differs for
+    certain only when they are not or the lengths are more than 5 s apart: two encodings of one
+    master have two digests. Without audio an ISRC is used twice when the titles differ.
     """
     found: list[tuple[int, _Issue]] = []
-    found += _isrc_reused(entries, same_recording)
-    found += _audio_reused(entries, same_recording)
-    found += _spellings(entries)
-    found += _titles(entries)
-    found += _years(entries)
+    for rule in (_isrc_reused, _audio_reused, _artists, _labels, _isnis, _titles, _years):
+        found.extend(rule(entries))
     return sorted(found, key=lambda pair: pair[0])
 
 
@@ -58,138 +78,170 @@ def _issue(index: int, rule_id: str, message: str, field: str = "") -> tuple[int
     return index, issue
 
 
-def _same(one: Entry, other: Entry, same_recording: SameRecording | None) -> bool | None:
-    a, b = one[1], other[1]
-    if a is None or b is None:
+def _same(one: Entry, other: Entry) -> bool | None:
+    """Whether two items have one recording; None when that cannot be told."""
+    if not one.sha256 or not other.sha256:
         return None
-    if a.format.sha256 == b.format.sha256:
+    if one.sha256 == other.sha256:
         return True
-    if abs(a.format.duration_seconds - b.format.duration_seconds) > 5:
+    if abs(one.seconds - other.seconds) > _APART_SECONDS:
         return False
-    if same_recording is not None and a.fingerprint and b.fingerprint:
-        return same_recording(a.fingerprint, b.fingerprint)
+    if one.fingerprint and other.fingerprint:
+        return similarity(one.fingerprint, other.fingerprint) >= SAME_RECORDING
     return None
 
 
 def _grouped(
-    entries: Sequence[Entry], key: Callable[[track_pb2.Track], str | None]
+    entries: Sequence[Entry], key: Callable[[Entry], str | None]
 ) -> Iterator[tuple[str, list[int]]]:
     groups: dict[str, list[int]] = defaultdict(list)
-    for index, (track, _) in enumerate(entries):
-        if value := key(track):
+    for index, entry in enumerate(entries):
+        if value := key(entry):
             groups[value].append(index)
     return ((value, indices) for value, indices in groups.items() if len(indices) > 1)
 
 
-def _isrc_reused(
-    entries: Sequence[Entry], same_recording: SameRecording | None
-) -> Iterator[tuple[int, _Issue]]:
-    for code, indices in _grouped(entries, lambda track: codes.normalise_isrc(track.isrc)):
-        first = indices[0]
+def _isrc_reused(entries: Sequence[Entry]) -> _Found:
+    for code, indices in _grouped(entries, lambda entry: entry.isrc):
+        first = entries[indices[0]]
         for index in indices[1:]:
-            same = _same(entries[first], entries[index], same_recording)
+            same = _same(first, entries[index])
             if same is None:
-                same = fold(entries[first][0].title) == fold(entries[index][0].title)
+                same = first.title == entries[index].title
             if not same:
-                yield _issue(index, "BATCH_ISRC_REUSED", f"{code} also names track {first + 1}")
-
-
-def _audio_reused(
-    entries: Sequence[Entry], same_recording: SameRecording | None
-) -> Iterator[tuple[int, _Issue]]:
-    heard = [(e[1].format.duration_seconds, i) for i, e in enumerate(entries) if e[1] is not None]
-    heard.sort()
-    for place, (seconds, index) in enumerate(heard):
-        # Only neighbours in length can be one recording, which keeps a large batch cheap.
-        for length, other in heard[place + 1 :]:
-            if length - seconds > 2:
-                break
-            codes_of = [codes.normalise_isrc(entries[i][0].isrc) for i in (index, other)]
-            if None in codes_of or codes_of[0] == codes_of[1]:
-                continue
-            if _same(entries[index], entries[other], same_recording):
-                late, early = max(index, other), min(index, other)
-                yield _issue(late, "BATCH_AUDIO_REUSED", f"the audio is that of track {early + 1}")
-
-
-def fold(text: str) -> str:
-    """Return a text without case, accents, punctuation and a leading "the"."""
-    plain = unicodedata.normalize("NFKD", text.casefold()).replace("&", " and ")
-    plain = "".join(c for c in plain if not unicodedata.combining(c))
-    return re.sub(r"\W+", "", re.sub(r"^the\s+", "", plain)) or text.casefold()
-
-
-def _spellings(entries: Sequence[Entry]) -> Iterator[tuple[int, _Issue]]:
-    names: dict[str, Counter[str]] = defaultdict(Counter)
-    for track, _ in entries:
-        for artist in track.artists:
-            if artist.name:
-                names[fold(artist.name)][artist.name] += 1
-    usual = {key: counts.most_common(1)[0][0] for key, counts in names.items()}
-    merged = _near(names)
-    for index, (track, _) in enumerate(entries):
-        for place, artist in enumerate(track.artists):
-            key = fold(artist.name) if artist.name else ""
-            best = usual.get(merged.get(key, key), artist.name)
-            if best != artist.name:
                 yield _issue(
-                    index,
-                    "BATCH_ARTIST_SPELLING",
-                    f"'{shown(artist.name)}' is spelled '{shown(best)}' elsewhere in the batch",
-                    f"artists[{place}].name",
+                    index, "BATCH_ISRC_REUSED", f"{code} also names {shown(first.item_id)}"
                 )
 
 
-def _near(names: dict[str, Counter[str]]) -> dict[str, str]:
-    """Map rare spellings to common ones a typing error away; neighbours share three letters."""
+def _audio_reused(entries: Sequence[Entry]) -> _Found:
+    told: set[int] = set()
+    for one, other in (*_same_files(entries), *_alike(entries)):
+        late, early = max(one, other), min(one, other)
+        codes = {entries[one].isrc, entries[other].isrc}
+        if None not in codes and len(codes) == 2 and late not in told:
+            told.add(late)
+            message = f"the audio is that of {shown(entries[early].item_id)}, under another ISRC"
+            yield _issue(late, "BATCH_AUDIO_REUSED", message)
+
+
+def _same_files(entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:
+    for _, indices in _grouped(entries, lambda entry: entry.sha256):
+        yield from ((indices[0], index) for index in indices[1:])
+
+
+def _alike(entries: Sequence[Entry]) -> Iterator[tuple[int, int]]:
+    """Yield pairs of files that sound alike, looked for among files of nearly one length."""
+    files = {entry.sha256: i for i, entry in enumerate(entries) if entry.fingerprint}
+    order = sorted(files.values(), key=lambda i: entries[i].seconds)
+    for one, other in islice(_neighbours(entries, order), _MOST_COMPARISONS):
+        if _same(entries[one], entries[other]):
+            yield one, other
+
+
+def _neighbours(entries: Sequence[Entry], order: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield pairs near in length: every file with its next, then with its next but one ..."""
+    step, left = 1, True
+    while left:
+        left = False
+        for one, other in zip(order, order[step:], strict=False):
+            if entries[other].seconds - entries[one].seconds > _NEAR_SECONDS:
+                continue
+            left = True
+            yield one, other
+        step += 1
+
+
+def _artists(entries: Sequence[Entry]) -> _Found:
+    usual = _usual(name for entry in entries for name, _ in entry.artists)
+    for index, entry in enumerate(entries):
+        for place, (name, _) in enumerate(entry.artists):
+            if (best := usual.get(name)) is not None:
+                message = f"'{shown(name)}' is spelled '{shown(best)}' elsewhere in the batch"
+                yield _issue(index, "BATCH_ARTIST_SPELLING", message, f"artists[{place}].name")
+
+
+def _labels(entries: Sequence[Entry]) -> _Found:
+    usual = _usual(entry.label for entry in entries if entry.label)
+    for index, entry in enumerate(entries):
+        if (best := usual.get(entry.label)) is not None:
+            message = f"'{shown(entry.label)}' is spelled '{shown(best)}' elsewhere in the batch"
+            yield _issue(index, "BATCH_LABEL_SPELLING", message)
+
+
+def _usual(names: Iterable[str]) -> dict[str, str]:
+    """Map each rare spelling to the usual one of what is certainly, or very likely, one name."""
+    spellings: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, count in Counter(names).items():
+        spellings[fold(name)][name] = count
+    # Of equally frequent spellings the first in the alphabet, so that the answer never changes.
+    best = {
+        key: min(counts, key=lambda name: (-counts[name], name))
+        for key, counts in spellings.items()
+    }
+    slips = _slips({key: counts.total() for key, counts in spellings.items()})
+    return {
+        name: best[slips.get(key, key)]
+        for key, counts in spellings.items()
+        for name in counts
+        if name != best[slips.get(key, key)]
+    }
+
+
+def _slips(frequency: dict[str, int]) -> dict[str, str]:
+    """Map rare names to common ones a typing error away; neighbours share three letters."""
     from rapidfuzz import fuzz
 
-    blocks: dict[str, list[str]] = defaultdict(list)
-    for key in names:
-        if len(key) >= 8:
-            blocks[key[:3]].append(key)
-    merged = {}
-    for block in blocks.values():
-        block.sort(key=lambda key: -names[key].total())
-        for place, rare in enumerate(block):
-            for common in block[:place]:
-                # Three times as frequent: two artists of like standing are two artists.
-                often = names[common].total() >= 3 * names[rare].total()
-                if often and fuzz.ratio(rare, common) >= 92:
-                    merged[rare] = common
-                    break
-    return merged
+    common: dict[str, list[str]] = defaultdict(list)
+    for key, count in frequency.items():
+        if len(key) >= _SHORTEST_NAME and count >= 3:
+            common[key[:3]].append(key)
+    slips = {}
+    for rare, count in frequency.items():
+        for key in common.get(rare[:3], ()) if len(rare) >= _SHORTEST_NAME else ():
+            # Three times as frequent: two artists of like standing are two artists.
+            if key != rare and frequency[key] >= 3 * count and fuzz.ratio(rare, key) >= 92:
+                slips[rare] = key
+                break
+    return slips
 
 
-def _titles(entries: Sequence[Entry]) -> Iterator[tuple[int, _Issue]]:
-    def key(track: track_pb2.Track) -> str | None:
-        release = track.upc or (
-            f"{track.album}\0{track.artists[0].name}" if track.album and track.artists else ""
-        )
-        if not release or not track.title:
-            return None
-        return f"{release}\0{fold(track.title)}\0{fold(track.version_title)}"
+def _isnis(entries: Sequence[Entry]) -> _Found:
+    names: dict[str, tuple[str, str]] = {}
+    codes: dict[str, tuple[str, str]] = {}
+    for index, entry in enumerate(entries):
+        for place, (name, code) in enumerate(entry.artists):
+            if code is None:
+                continue
+            folded, path = fold(name), f"artists[{place}].isni"
+            known, item = names.setdefault(code, (name, entry.item_id))
+            if fold(known) != folded:
+                message = f"{code} is {shown(known)} in {shown(item)}, and here {shown(name)}"
+                yield _issue(index, "BATCH_ISNI_TWO_NAMES", message, path)
+            other, item = codes.setdefault(folded, (code, entry.item_id))
+            if other != code:
+                message = f"{shown(name)} has {code} here and {other} in {shown(item)}"
+                yield _issue(index, "BATCH_NAME_TWO_ISNIS", message, path)
+
+
+def _titles(entries: Sequence[Entry]) -> _Found:
+    def key(entry: Entry) -> str | None:
+        return f"{entry.release}\0{entry.title}" if entry.release and entry.title else None
 
     for _, indices in _grouped(entries, key):
+        first = entries[indices[0]]
         for index in indices[1:]:
-            yield _issue(
-                index,
-                "BATCH_TITLE_TWICE",
-                f"track {indices[0] + 1} of the release is called so too",
-            )
+            message = f"{shown(first.item_id)} of the release is called so too"
+            yield _issue(index, "BATCH_TITLE_TWICE", message)
 
 
-def _years(entries: Sequence[Entry]) -> Iterator[tuple[int, _Issue]]:
-    for code, indices in _grouped(entries, lambda track: codes.normalise_upc(track.upc)):
-        years = Counter(
-            entries[i][0].release_date[:4] for i in indices if entries[i][0].release_date
-        )
+def _years(entries: Sequence[Entry]) -> _Found:
+    for code, indices in _grouped(entries, lambda entry: entry.upc):
+        years = Counter(entries[i].year for i in indices if entries[i].year)
         if len(years) < 2:
             continue
-        usual = years.most_common(1)[0][0]
+        usual = min(years, key=lambda year: (-years[year], year))
         for index in indices:
-            date = entries[index][0].release_date
-            if date and date[:4] != usual:
-                yield _issue(
-                    index, "BATCH_YEAR_CONFLICT", f"the release {code} is dated {usual} elsewhere"
-                )
+            if entries[index].year not in ("", usual):
+                message = f"the release {code} is dated {usual} elsewhere"
+                yield _issue(index, "BATCH_YEAR_CONFLICT", message)
