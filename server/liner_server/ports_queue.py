@@ -11,6 +11,8 @@ from typing import Protocol
 
 from liner.v1 import queue_admin_pb2, track_pb2
 
+from liner_server.core.enums import Cause
+
 NO_ATTRIBUTES: Mapping[str, str] = MappingProxyType({})
 """What a message carries beside its job when nothing is said."""
 
@@ -37,7 +39,7 @@ class JobQueue(Protocol):
     the clock or by `ack`, `nack`, `release` or `dead_letter`, is refused from then on with
     ConflictError (reason LEASE_LOST) and changes nothing, also if nobody has the message yet. A
     message whose lease ended by the clock is due again, in its old place in the order, and that
-    attempt stays in its history without an end.
+    attempt stays in its history without an end. The history holds the newest 100 attempts.
 
     **Attempts** are counted when a message is leased, so that one that kills its worker is
     counted too. The queue counts and never gives up: that is its user's to decide.
@@ -87,8 +89,8 @@ class JobQueue(Protocol):
     ) -> list[Lease]:
         """Return at most `limit` due messages, leased for `duration`.
 
-        Returns as soon as there is one, and with none when `wait` is over or the queue is paused.
-        Let the call end: what a cancelled one leased stays leased until `duration` is over.
+        Returns as soon as there is one, and with none when `wait` is over; a paused queue has
+        none. Let the call end: what a cancelled one leased stays leased until `duration` is over.
         """
 
     async def extend(self, lease: Lease, duration: timedelta) -> None:
@@ -136,7 +138,7 @@ class JobQueue(Protocol):
         self,
         lease: Lease,
         *,
-        cause: queue_admin_pb2.DeadLetterCause,
+        cause: Cause,
         error: track_pb2.Error | None = None,
         model: str = "",
     ) -> None:

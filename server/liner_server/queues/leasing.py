@@ -1,0 +1,328 @@
+"""What is done to messages within a transaction: publish, lease, and the ends of a lease."""
+
+import itertools
+import json
+import secrets
+import sqlite3
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import blake2b
+
+from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
+
+from liner_server.core.enums import Cause, Priority
+from liner_server.errors import AlreadyExistsError, ConflictError
+from liner_server.ports_queue import Lease
+from liner_server.queues.rota import WEIGHTS, Rota
+from liner_server.queues.rows import COLUMNS, MOST_ATTEMPTS, Row, Times, error_text
+
+AT_ONCE = 1000
+"""Rows that housekeeping moves in one go, so that it holds nobody up for long."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Letter:
+    """A job made ready to be written, outside the transaction."""
+
+    job: queue_admin_pb2.EnrichmentJob
+    body: bytes
+    attributes: str
+    digest: bytes
+    not_before: float | None
+
+
+def letter_of(
+    job: queue_admin_pb2.EnrichmentJob,
+    attributes: Mapping[str, str],
+    not_before: datetime | None,
+    times: Times,
+) -> Letter:
+    """Return the job with what it lacks: an id, a priority."""
+    own = queue_admin_pb2.EnrichmentJob()
+    own.CopyFrom(job)
+    if own.priority not in WEIGHTS:
+        own.priority = enrichment_pb2.PRIORITY_MEDIUM
+    own.ClearField("job_id")
+    content = own.SerializeToString(deterministic=True) if own.request_id else b""
+    at = f"{not_before.timestamp():.6f}" if not_before is not None else ""
+    # Ids that begin with the time keep the file's index of them growing at one end.
+    own.job_id = job.job_id or f"{round(times.wall * 1000):012x}{secrets.token_hex(10)}"
+    return Letter(
+        job=own,
+        body=own.SerializeToString(),
+        attributes=json.dumps(dict(attributes)) if attributes else "",
+        digest=blake2b(at.encode() + b"\0" + content, digest_size=16).digest(),
+        not_before=not_before.timestamp() if not_before is not None else None,
+    )
+
+
+def publish(db: sqlite3.Connection, letter: Letter, times: Times, remembered: float) -> str:
+    """Write the letter, or find the job that its request id made; return the job's id."""
+    job = letter.job
+    if job.request_id:
+        known = db.execute(
+            "SELECT digest, message_id, at FROM requests WHERE tenant = ? AND request_id = ?",
+            (job.tenant, job.request_id),
+        ).fetchone()
+        if known is not None and not _forgotten(db, known[1], known[2], times.wall - remembered):
+            if known[0] != letter.digest:
+                raise AlreadyExistsError(
+                    f"request id {job.request_id} came with other content as job {known[1]}",
+                    reason="REQUEST_ID_REUSED",
+                    resource=known[1],
+                )
+            return str(known[1])
+        db.execute(
+            "INSERT OR REPLACE INTO requests VALUES (?, ?, ?, ?, ?)",
+            (job.tenant, job.request_id, letter.digest, job.job_id, times.wall),
+        )
+    due = max(times.wall, letter.not_before or 0.0)
+    written = db.execute(
+        "INSERT OR IGNORE INTO messages(message_id, priority, tenant, state, due, published, "
+        "track_id, request_id, attributes, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            job.job_id,
+            job.priority,
+            job.tenant,
+            1 if due <= times.wall else 2,
+            due,
+            times.wall,
+            job.track.track_id,
+            job.request_id,
+            letter.attributes,
+            letter.body,
+        ),
+    )
+    if not written.rowcount:
+        raise AlreadyExistsError(
+            f"there is a message {job.job_id}", reason="JOB_ID_TAKEN", resource=job.job_id
+        )
+    return job.job_id
+
+
+def _forgotten(db: sqlite3.Connection, message_id: str, at: float, before: float) -> bool:
+    if at > before:
+        return False
+    found = db.execute("SELECT 1 FROM messages WHERE message_id = ?", (message_id,)).fetchone()
+    return found is None
+
+
+def wake(db: sqlite3.Connection, times: Times) -> None:
+    """Make due what is due, and give back what lost its worker."""
+    db.execute(
+        "UPDATE messages SET state = 1 WHERE id IN "
+        "(SELECT id FROM messages WHERE state = 2 AND due <= ? ORDER BY due LIMIT ?)",
+        (times.wall, AT_ONCE),
+    )
+    ended = db.execute(
+        "SELECT id, delivery, leased_at FROM messages WHERE state = 3 AND lease_until <= ? LIMIT ?",
+        (times.steady, AT_ONCE),
+    ).fetchall()
+    for row, number, started in ended:
+        _remember(db, row, number, started)
+        db.execute(
+            "UPDATE messages SET state = 1, token = NULL, lease_until = NULL WHERE id = ?", (row,)
+        )
+
+
+def orphan(db: sqlite3.Connection) -> None:
+    """End every lease: their holders died with the process that held the file."""
+    db.execute(
+        "INSERT INTO attempts(message, number, started) "
+        "SELECT id, delivery, leased_at FROM messages WHERE state = 3"
+    )
+    db.execute(
+        "UPDATE messages SET state = 1, token = NULL, lease_until = NULL "
+        "WHERE id IN (SELECT id FROM messages WHERE state = 3)"
+    )
+
+
+def claim(
+    db: sqlite3.Connection,
+    *,
+    limit: int,
+    until: float,
+    times: Times,
+    prefix: str,
+    rota: Rota,
+    last_tenant: dict[Priority, str],
+) -> list[Row]:
+    """Lease what is due, in turn; return the rows in that order, each token `prefix` and row id."""
+    found = {
+        priority: list(_in_turn(db, priority, limit, last_tenant.get(priority, "")))
+        for priority in WEIGHTS
+    }
+    turns = rota.share(found, limit)
+    if not turns:
+        return []
+    for priority, (_, tenant) in turns:
+        last_tenant[priority] = tenant
+    ids = [row for _, (row, _) in turns]
+    marks = ",".join("?" * len(ids))
+    leased = db.execute(
+        "UPDATE messages SET state = 3, delivery = delivery + 1, leased_at = ?, "  # noqa: S608
+        f"lease_until = ?, token = ? || id WHERE id IN ({marks}) RETURNING {COLUMNS}",
+        (times.wall, until, prefix, *ids),
+    ).fetchall()
+    by_id = {row[0]: row for row in leased}
+    return [by_id[row] for row in ids]
+
+
+def _in_turn(
+    db: sqlite3.Connection, priority: Priority, limit: int, last: str
+) -> Iterator[tuple[int, str]]:
+    """Yield due rows of a priority, one of each tenant after the last one served, and again."""
+    queues = [
+        (
+            tenant,
+            db.execute(
+                "SELECT id FROM messages WHERE state = 1 AND priority = ? AND tenant = ? "
+                "ORDER BY due, id LIMIT ?",
+                (priority, tenant, limit),
+            ),
+        )
+        for tenant in itertools.islice(_tenants(db, priority, last), limit)
+    ]
+    left = limit
+    while queues and left:
+        still = []
+        for tenant, rows in queues:
+            row = rows.fetchone()
+            if row is None:
+                continue
+            yield row[0], tenant
+            left -= 1
+            if not left:
+                return
+            still.append((tenant, rows))
+        queues = still
+
+
+def _tenants(db: sqlite3.Connection, priority: Priority, last: str) -> Iterator[str]:
+    """Yield tenants that have due messages, beginning behind the last one served."""
+
+    def following(relation: str, tenant: str) -> str | None:
+        # From index entry to index entry: the cost is the tenants, not their messages.
+        row = db.execute(
+            "SELECT tenant FROM messages WHERE state = 1 AND priority = ? "  # noqa: S608
+            f"AND tenant {relation} ? ORDER BY tenant LIMIT 1",
+            (priority, tenant),
+        ).fetchone()
+        return row[0] if row else None
+
+    tenant = following(">", last)
+    while tenant is not None:
+        yield tenant
+        tenant = following(">", tenant)
+    tenant = following(">=", "")
+    while tenant is not None and tenant <= last:
+        yield tenant
+        tenant = following(">", tenant)
+
+
+def extend(db: sqlite3.Connection, lease: Lease, times: Times, duration: timedelta) -> None:
+    """Move the lease's end."""
+    changed = db.execute(
+        f"UPDATE messages SET lease_until = ? WHERE {_HELD}",  # noqa: S608
+        (times.steady + duration.total_seconds(), *_held(lease, times)),
+    )
+    _check(lease, bool(changed.rowcount))
+
+
+def ack(db: sqlite3.Connection, lease: Lease, times: Times) -> None:
+    """Delete the message."""
+    deleted = db.execute(
+        f"DELETE FROM messages WHERE {_HELD} RETURNING id",  # noqa: S608
+        _held(lease, times),
+    ).fetchone()
+    _check(lease, deleted is not None)
+    if len(lease.message.attempts) > 1:
+        db.execute("DELETE FROM attempts WHERE message = ?", deleted)
+
+
+def nack(
+    db: sqlite3.Connection,
+    lease: Lease,
+    times: Times,
+    delay: timedelta,
+    error: track_pb2.Error | None,
+    model: str,
+) -> None:
+    """End the attempt as a failure."""
+    wait = delay.total_seconds()
+    changed = db.execute(
+        "UPDATE messages SET state = ?, due = ?, token = NULL, lease_until = NULL, error = ? "  # noqa: S608
+        f"WHERE {_HELD} RETURNING id, delivery, leased_at",
+        (2 if wait > 0 else 1, times.wall + wait, error_text(error), *_held(lease, times)),
+    ).fetchone()
+    _check(lease, changed is not None)
+    _remember(db, *changed, ended=times.wall, error=error, model=model)
+
+
+def release(db: sqlite3.Connection, lease: Lease, times: Times, delay: timedelta) -> None:
+    """End the lease as if it had not been."""
+    wait = delay.total_seconds()
+    changed = db.execute(
+        "UPDATE messages SET state = ?, due = CASE WHEN ? THEN ? ELSE due END, "  # noqa: S608
+        f"delivery = delivery - 1, token = NULL, lease_until = NULL WHERE {_HELD}",
+        (2 if wait > 0 else 1, wait > 0, times.wall + wait, *_held(lease, times)),
+    )
+    _check(lease, bool(changed.rowcount))
+
+
+def dead_letter(
+    db: sqlite3.Connection,
+    lease: Lease,
+    times: Times,
+    cause: Cause,
+    error: track_pb2.Error | None,
+    model: str,
+) -> None:
+    """End the last attempt."""
+    changed = db.execute(
+        "UPDATE messages SET state = 4, died = ?, cause = ?, token = NULL, lease_until = NULL, "  # noqa: S608
+        f"error = ? WHERE {_HELD} RETURNING id, delivery, leased_at",
+        (times.wall, cause, error_text(error), *_held(lease, times)),
+    ).fetchone()
+    _check(lease, changed is not None)
+    _remember(db, *changed, ended=times.wall, error=error, model=model)
+
+
+_HELD = "message_id = ? AND state = 3 AND token = ? AND lease_until > ?"
+
+
+def _held(lease: Lease, times: Times) -> tuple[object, ...]:
+    return lease.message.message_id, lease.token, times.steady
+
+
+def _check(lease: Lease, held: bool) -> None:
+    if not held:
+        raise ConflictError(
+            f"the lease of {lease.message.message_id} has ended",
+            reason="LEASE_LOST",
+            resource=lease.message.message_id,
+        )
+
+
+def _remember(
+    db: sqlite3.Connection,
+    row: int,
+    number: int,
+    started: float,
+    *,
+    ended: float | None = None,
+    error: track_pb2.Error | None = None,
+    model: str = "",
+) -> None:
+    db.execute(
+        "INSERT INTO attempts(message, number, started, ended, error, model) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (row, number, started, ended, error.SerializeToString() if error else None, model),
+    )
+    if number > MOST_ATTEMPTS:
+        db.execute(
+            "DELETE FROM attempts WHERE rowid IN (SELECT rowid FROM attempts WHERE message = ? "
+            "ORDER BY rowid DESC LIMIT -1 OFFSET ?)",
+            (row, MOST_ATTEMPTS),
+        )
