@@ -73,6 +73,11 @@ class DailyBudget:
         self._turn()
         return self._spent
 
+    @property
+    def limited(self) -> bool:
+        """Whether there is a limit at all: without one no call needs an estimate."""
+        return self._limit is not None
+
     def allows(self, estimate: Decimal = _NOTHING) -> bool:
         """Whether a call that may cost so much fits into what is left of the day.
 

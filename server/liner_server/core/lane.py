@@ -173,7 +173,9 @@ class Lane:
     ) -> Sequence[ProviderAnswer | LinerError]:
         """Call, if money and breaker let it through, and tell the breaker how it went."""
         guard, loop = self._guard, asyncio.get_running_loop()
-        estimate = sum((self.provider.estimate(q) for q in questions), Decimal(0))
+        estimate = Decimal(0)
+        if guard.budget.limited:
+            estimate = sum(map(self.provider.estimate, questions), estimate)
         if not guard.budget.allows(estimate):
             raise self._out_of_money()
         permit = guard.breaker.admit()

@@ -74,25 +74,52 @@ class _Candidate:
         return self.claims[0]
 
 
+class Ledger:
+    """Settles one track as claims come in; a field is decided anew only when its claims changed."""
+
+    def __init__(self, track: track_pb2.Track, policy: Policy) -> None:
+        self._track = track
+        self._policy = policy
+        self._decided: dict[str, tuple[list[Claim], track_pb2.FieldResult]] = {}
+
+    def results(self, claims: Iterable[Claim]) -> list[track_pb2.FieldResult]:
+        """Return one result a field, in Track's order."""
+        by_field: dict[str, list[Claim]] = {}
+        for claim in claims:
+            by_field.setdefault(claim.field, []).append(claim)
+        wanted = self._policy.fields or by_field.keys()
+        return [
+            self._result(field, by_field.get(path, []))
+            for path, field in FIELDS.items()
+            if path in wanted
+        ]
+
+    def settle(
+        self, claims: Iterable[Claim]
+    ) -> tuple[track_pb2.Track, list[track_pb2.FieldResult]]:
+        """Return a copy of the track with what was decided, and the results."""
+        results = self.results(claims)
+        enriched = track_pb2.Track()
+        enriched.CopyFrom(self._track)
+        for result in results:
+            if result.decision in (track_pb2.DECISION_FILLED, track_pb2.DECISION_CORRECTED):
+                write(enriched, result.field, result.value)
+        return enriched, results
+
+    def _result(self, field: Field, claims: list[Claim]) -> track_pb2.FieldResult:
+        known = self._decided.get(field.path)
+        if known is not None and known[0] == claims:
+            return known[1]
+        result = _decide(field, claims, self._policy)
+        self._decided[field.path] = claims, result
+        return result
+
+
 def settle(
     track: track_pb2.Track, claims: Iterable[Claim], policy: Policy
 ) -> tuple[track_pb2.Track, list[track_pb2.FieldResult]]:
     """Return a copy of the track with what was decided, and one result a field in Track's order."""
-    by_field: dict[str, list[Claim]] = {}
-    for claim in claims:
-        by_field.setdefault(claim.field, []).append(claim)
-    wanted = policy.fields or by_field.keys()
-    enriched = track_pb2.Track()
-    enriched.CopyFrom(track)
-    results = []
-    for path, field in FIELDS.items():
-        if path not in wanted:
-            continue
-        result = _decide(field, by_field.get(path, ()), policy)
-        if result.decision in (track_pb2.DECISION_FILLED, track_pb2.DECISION_CORRECTED):
-            write(enriched, path, result.value)
-        results.append(result)
-    return enriched, results
+    return Ledger(track, policy).settle(claims)
 
 
 def given_claims(track: track_pb2.Track, trust: Mapping[Kind, float]) -> list[Claim]:
