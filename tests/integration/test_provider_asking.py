@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
@@ -138,6 +139,33 @@ async def test_log_probabilities_become_the_score_among_the_allowed_labels():
     assert claim.confidence == pytest.approx(0.6)
     assert claim.basis == track_pb2.CONFIDENCE_BASIS_UNCALIBRATED
     assert claim.others == (("Rock", pytest.approx(0.1 / 0.4)),)
+
+
+async def test_a_whole_pack_with_log_probabilities_may_be_read():
+    """Twenty rivals at each token of eight tracks would be more bytes than an answer may have."""
+    given = {
+        "title": "Blue Hour",
+        "version_title": "",
+        "language": "en",
+        "genre": "Jazz",
+        "subgenres": ["Funk", "Soul"],
+        "moods": ["Calm", "Dark", "Soft", "Sad", "Tense"],
+    }
+
+    def script(request: Mapping[str, Any]) -> Reply:
+        content = answers(**{row["id"]: answer(given) for row in recordings(request)})
+        rivals = {f"rival{n:02}": 0.01 for n in range(request["top_logprobs"] - 1)}
+        pieces = re.findall(r"[ \w]+|\W", content)
+        return says(content, logprobs=[token(piece, 0.5, rivals) for piece in pieces])
+
+    tracks = [track_pb2.Track(title="Blue Hour", album=str(n)) for n in range(8)]
+    async with scripted_model(script) as model, asking(model.base_url) as provider:
+        packed = await provider.propose_many([question(t, *given) for t in tracks])
+        [alone] = await provider.propose_many([question(tracks[0], *given)])
+
+    assert not [result for result in [*packed, alone] if isinstance(result, LinerError)]
+    several, one = (request["top_logprobs"] for request in model.requests)
+    assert 1 <= several < one == 20
 
 
 async def test_a_fitted_curve_of_this_model_and_prompt_lifts_the_cap():

@@ -23,6 +23,12 @@ from liner_server.models.chat import Chat, ChatCall, ChatReply, Endpoint, estima
 from liner_server.models.faults import refused
 from liner_server.ports import Question
 
+_RIVAL_BYTES = 90
+"""Of one log-probability in a reply: the token, its bytes one by one, the number."""
+
+_HONEST = 2.5
+"""How many times over the limit of tokens covers what an honest answer takes."""
+
 _PACK_CHARACTERS = 24_000
 """Text of a shared prompt: enough for eight tracks with lyrics of ordinary length."""
 
@@ -82,6 +88,7 @@ class ChatProvider:
         spent: Callable[[Spent], None],
     ) -> None:
         self._settings = settings
+        self._reply_bytes = endpoint.max_reply_bytes
         self._calibration = calibration
         self._prices = prices
         self._spent = spent
@@ -197,7 +204,7 @@ class ChatProvider:
             fields = prompt.askable(question, hears=self._hears)
             if not fields:
                 one.result = self._answer(one, [], heard=False)
-            elif self._listens(question) or prompt.suspicious(question):
+            elif len(asked) == 1 or self._listens(question) or prompt.suspicious(question):
                 yield [one], fields
             else:
                 size = sum(len(text) for text in prompt.texts(question).values())
@@ -313,13 +320,22 @@ class ChatProvider:
         )
         if problem:
             messages.append(prompt.repair(problem, names))
+        most_tokens = prompt.most_tokens(fields, len(questions))
         return ChatCall(
             model=self._model(heard=heard),
             messages=messages,
             response_format=prompt.response_format(fields, len(questions)),
-            max_tokens=prompt.most_tokens(fields, len(questions)),
-            top_logprobs=self._settings.top_logprobs,
+            max_tokens=most_tokens,
+            top_logprobs=self._rivals(most_tokens),
         )
+
+    def _rivals(self, most_tokens: int) -> int:
+        """Return how many rivals a token may have so that a whole reply still may be read.
+
+        Twenty for each token of eight tracks would be several times the answer's limit of bytes.
+        """
+        room = self._reply_bytes * _HONEST / (most_tokens * _RIVAL_BYTES)
+        return max(0, min(self._settings.top_logprobs, int(room) - 1))
 
     def _listens(self, question: Question) -> bool:
         return self._hears and bool(question.audio_wav) and self._settings.excerpts > 0
