@@ -237,7 +237,8 @@ async def _enrich(
     """Find out what is true of tracks: values with confidence, source and reason.
 
     Audio is uploaded once, then all goes through one resumable batch. With --output jsonl there
-    is exactly one line an input, failed ones included; docs/cli.md lists its keys.
+    is exactly one line an input, failed ones included, and one more with `batch_issues` when
+    inputs contradict each other; docs/cli.md lists the keys.
     """
     if resume and checkpoint is None:
         raise inputs.InputError("--resume needs --checkpoint FILE")
@@ -272,7 +273,8 @@ async def _validate(
 ) -> int:
     """Judge what is stated of tracks by the rules; with audio, against what is heard too.
 
-    Exit code 1 when any track has an error.
+    Last comes what the tracks say against each other: one ISRC on two recordings, an artist
+    spelled two ways. Exit code 1 when any track has an error, alone or together.
     """
     entries = inputs.collect(paths, stdin=sys.stdin)
     return await commands.validate(

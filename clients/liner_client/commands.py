@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from google.protobuf import json_format
-from liner.v1 import enrichment_pb2, track_pb2
+from liner.v1 import enrichment_pb2
 from rich.text import Text
 
 from liner_client import render
 from liner_client.checkpoint import Checkpoint
 from liner_client.client import LinerClient
-from liner_client.enriching import enrich_entries, fails_for_all, stored_track
-from liner_client.errors import LinerError, to_item
+from liner_client.enriching import fails_for_all, judge_each, run_entries
+from liner_client.errors import FailedPreconditionError, LinerError
 from liner_client.health import ServingStatus
 from liner_client.inputs import Entry, InputError
 from liner_client.output import Output, OutputForm
@@ -35,8 +35,6 @@ REMOTE = "liner:"
 """Before the name of an object, where a local file would be possible too."""
 
 SERVICES = ("liner.v1.EnrichmentService", "liner.v1.StorageService")
-
-_VALIDATIONS_AT_ONCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,13 +72,15 @@ async def enrich(liner: LinerClient, run: EnrichRun) -> int:
                 open_entries.append(entry)
             else:
                 output.add(known, Text(f"{render.plain(entry.item_id)}  done before", "dim"))
-        events = enrich_entries(liner, open_entries, options=run.options, ordered=run.ordered)
-        async with aclosing(events):
+        config = enrichment_pb2.BatchConfig(options=run.options, ordered=run.ordered)
+        async with aclosing(run_entries(liner, open_entries, config=config)) as events:
             async for event in events:
                 if isinstance(event, Outcome):
                     _write(event, run, output, checkpoint, failed_out)
                 elif isinstance(event, enrichment_pb2.BatchProgress):
                     output.note(f"{event.in_flight} in flight, {event.rate:.1f} a second")
+                else:
+                    output.compare(event)
         return SOME_FAILED if output.failed else OK
 
 
@@ -110,40 +110,37 @@ async def validate(
     form: OutputForm,
     quiet: bool,
 ) -> int:
-    """Judge all inputs; one with an error of any rule counts as failed."""
-    places = asyncio.Semaphore(_VALIDATIONS_AT_ONCE)
+    """Judge all inputs, and what they say against each other.
 
-    async def judge(
-        entry: Entry,
-    ) -> tuple[Entry, enrichment_pb2.ValidateMetadataResponse | track_pb2.Error]:
-        async with places:
-            track = await stored_track(liner, entry)
-            if isinstance(track, track_pb2.Error):
-                return entry, track
-            try:
-                return entry, await liner.validate(track, profile=profile)
-            except LinerError as error:
-                if fails_for_all(error):
-                    raise
-                return entry, to_item(error)
-
+    An input with an error of any rule counts as failed. Where the server's batch processing is
+    switched off, each input is judged alone.
+    """
+    config = enrichment_pb2.BatchConfig(ordered=True, validate_profile=profile)
     with Output(form, total=len(entries), what="validating", quiet=quiet) as output:
-        tasks = [asyncio.ensure_future(judge(entry)) for entry in entries]
         try:
-            for task in tasks:
-                entry, found = await task
-                error = found if isinstance(found, track_pb2.Error) else None
-                answer = None if isinstance(found, track_pb2.Error) else found
-                output.add(
-                    validation_record(entry, answer, error),
-                    render.validation_block(entry.item_id, answer, error),
-                    failure=error_record(error)["reason"] if error else _worst(answer),
-                )
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-        return SOME_FAILED if output.failed else OK
+            async with aclosing(run_entries(liner, entries, config=config)) as events:
+                async for event in events:
+                    if isinstance(event, Outcome):
+                        _write_judged(event, output)
+                    elif isinstance(event, enrichment_pb2.BatchSummary):
+                        output.compare(event)
+        except FailedPreconditionError as error:
+            if error.reason != "BATCH_PROCESSING_OFF":
+                raise
+            async with aclosing(judge_each(liner, entries, profile=profile)) as outcomes:
+                async for outcome in outcomes:
+                    _write_judged(outcome, output)
+        return SOME_FAILED if output.failed or output.contradicted else OK
+
+
+def _write_judged(outcome: Outcome, output: Output) -> None:
+    output.add(
+        validation_record(outcome),
+        render.validation_block(outcome),
+        failure=str(error_record(outcome.error)["reason"])
+        if outcome.error
+        else _worst(outcome.judged),
+    )
 
 
 def _worst(answer: enrichment_pb2.ValidateMetadataResponse | None) -> str:

@@ -23,6 +23,10 @@ UPLOADS_AHEAD = 4
 """Uploads at once: enough to keep a server listening, few enough to keep memory low."""
 
 
+CALLS_AT_ONCE = 8
+"""Calls at once where every track is a call of its own."""
+
+
 def fails_for_all(error: LinerError) -> bool:
     """Whether what failed for one input would fail for every other too.
 
@@ -57,17 +61,14 @@ async def stored_track(liner: LinerClient, entry: Entry) -> track_pb2.Track | tr
     return track
 
 
-async def enrich_entries(
-    liner: LinerClient,
-    entries: Sequence[Entry],
-    *,
-    options: enrichment_pb2.EnrichOptions,
-    ordered: bool,
+async def run_entries(
+    liner: LinerClient, entries: Sequence[Entry], *, config: enrichment_pb2.BatchConfig
 ) -> AsyncGenerator[Outcome | enrichment_pb2.BatchProgress | enrichment_pb2.BatchSummary, None]:
     """Yield one outcome an entry, in between how the batch stands, and its summary last.
 
     An input that fails is an outcome like any other; only what would fail for all of them is
-    raised. With `ordered` the outcomes come in the order of the entries.
+    raised. With the config's `ordered` the outcomes come in the order of the entries; with its
+    `validate_profile` they are judged and not enriched.
     """
     failed: deque[Outcome] = deque()
     by_id = {entry.item_id: entry for entry in entries}
@@ -91,8 +92,7 @@ async def enrich_entries(
                 task.cancel()
             await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
 
-    config = enrichment_pb2.BatchConfig(options=options, ordered=ordered)
-    order = _Order(entries if ordered else None)
+    order = _Order(entries if config.ordered else None)
     async with aclosing(liner.enrich_many(items(), config=config)) as events:
         async for event in events:
             while failed:
@@ -106,9 +106,45 @@ async def enrich_entries(
                 yield event
 
 
+async def judge_each(
+    liner: LinerClient,
+    entries: Sequence[Entry],
+    *,
+    profile: enrichment_pb2.DeliveryProfile.ValueType,
+) -> AsyncGenerator[Outcome, None]:
+    """Yield one outcome an entry, in their order, by one call each: nothing compares them.
+
+    For servers whose batch processing is switched off.
+    """
+    places = asyncio.Semaphore(CALLS_AT_ONCE)
+
+    async def judge(entry: Entry) -> Outcome:
+        async with places:
+            track = await stored_track(liner, entry)
+            if isinstance(track, track_pb2.Error):
+                return Outcome(entry=entry, error=track)
+            try:
+                return Outcome(entry=entry, judged=await liner.validate(track, profile=profile))
+            except LinerError as error:
+                if fails_for_all(error):
+                    raise
+                return Outcome(entry=entry, error=to_item(error))
+
+    tasks = [asyncio.ensure_future(judge(entry)) for entry in entries]
+    try:
+        for task in tasks:
+            yield await task
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
 def _outcome(entry: Entry, result: enrichment_pb2.BatchResult) -> Outcome:
     if result.HasField("enriched"):
         return Outcome(entry=entry, answer=result.enriched)
+    if result.HasField("validated"):
+        return Outcome(entry=entry, judged=result.validated)
     return Outcome(entry=entry, error=result.error)
 
 

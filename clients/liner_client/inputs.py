@@ -2,7 +2,8 @@
 
 A list is CSV with a header, or JSON Lines with one object a line. Its keys are the fields of
 `Track` (`title`, `artists`, `isrc`, `bpm` ...) and `path`, the audio, relative to the list.
-Lists of values are JSON lists or text with ";" between the values.
+Lists of values are JSON lists or text with ";" between the values; in CSV too, where a cell may
+hold the JSON of a list of artists, of `tags` or of `properties`.
 """
 
 import csv
@@ -155,13 +156,25 @@ def _from_row(row: dict[str, Any], *, base: Path, where: str) -> Entry:
 def _shaped(name: str, value: Any) -> Any:
     """Return a value as the field wants it: "A; B" as a list, names as artists."""
     descriptor: FieldDescriptor | None = track_pb2.Track.DESCRIPTOR.fields_by_name.get(name)
-    if descriptor is None or not descriptor.is_repeated or name == "tags":
+    if descriptor is None or (descriptor.message_type is None and not descriptor.is_repeated):
         return value
+    if name != "artists" and descriptor.message_type is not None:
+        return _json(value)
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = _json(value)
     if isinstance(value, str):
         value = [part.strip() for part in value.split(";") if part.strip()]
     if name == "artists" and isinstance(value, list):
         return [{"name": part} if isinstance(part, str) else part for part in value]
     return value
+
+
+def _json(value: Any) -> Any:
+    """Return what a cell of a CSV says in JSON, or the cell as it is when it is none."""
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def _text(path: Path) -> str:

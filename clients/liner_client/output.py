@@ -9,11 +9,13 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Any
 
+from liner.v1 import enrichment_pb2
 from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
 from liner_client import render
+from liner_client.records import batch_record
 
 
 class OutputForm(StrEnum):
@@ -44,6 +46,7 @@ class Output:
         self._done = 0
         self._reasons: Counter[str] = Counter()
         self._reviews = 0
+        self._compared = enrichment_pb2.BatchSummary()
         self._began = time.monotonic()
         self._progress = Progress(
             SpinnerColumn(),
@@ -78,6 +81,12 @@ class Output:
         """How many results so far were failures."""
         return self._reasons.total()
 
+    @property
+    def contradicted(self) -> bool:
+        """Whether inputs contradict each other in a way that a delivery would be refused for."""
+        issues = (found.issue for found in self._compared.batch_issues)
+        return any(issue.severity == enrichment_pb2.SEVERITY_ERROR for issue in issues)
+
     def note(self, text: str) -> None:
         """Show how the work stands, beside the bar."""
         self._progress.update(self._task, note=text)
@@ -97,6 +106,10 @@ class Output:
                 self._records.append(record)
         self._progress.update(self._task, completed=self._done)
 
+    def compare(self, summary: enrichment_pb2.BatchSummary) -> None:
+        """Take what the inputs say against each other, to be written last."""
+        self._compared = summary
+
     def _line(self, text: str) -> None:
         if self._data is self._errors:
             self._data.print(Text(text), soft_wrap=True)
@@ -112,9 +125,12 @@ class Output:
                 "failed": self.failed,
                 "failed_by_reason": dict(self._reasons),
             }
-            self._line(
-                json.dumps({"tracks": self._records, "summary": summary}, ensure_ascii=False)
-            )
+            document = {"tracks": self._records, "summary": summary}
+            self._line(json.dumps(document | batch_record(self._compared), ensure_ascii=False))
+        elif self._form is OutputForm.JSONL and self._compared.batch_issues:
+            self._line(json.dumps(batch_record(self._compared), ensure_ascii=False))
+        elif self._compared.batch_issues:
+            self._data.print(render.batch_block(self._compared))
         if self._form is OutputForm.TABLE and self._what == "enriching":
             self._data.print(Text(render.LEGEND, "dim"))
         if not self._quiet:
@@ -128,4 +144,7 @@ class Output:
         if self.failed:
             reasons = ", ".join(f"{reason} {n}" for reason, n in self._reasons.most_common())
             text.append(f", {self.failed} failed ({reasons})", "red")
+        contradictions = len(self._compared.batch_issues) + self._compared.batch_issues_omitted
+        if contradictions:
+            text.append(f", {contradictions} across the batch", "yellow")
         return text.append(f" in {time.monotonic() - self._began:.1f} s", "dim")

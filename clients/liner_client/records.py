@@ -19,6 +19,9 @@ class Outcome:
 
     entry: Entry
     answer: enrichment_pb2.EnrichMetadataResponse | None = None
+    judged: enrichment_pb2.ValidateMetadataResponse | None = None
+    """In place of an answer where tracks are judged and not enriched."""
+
     error: track_pb2.Error | None = None
 
 
@@ -117,15 +120,23 @@ def error_record(error: track_pb2.Error) -> dict[str, Any]:
     }
 
 
-def validation_record(
-    entry: Entry,
-    answer: enrichment_pb2.ValidateMetadataResponse | None,
-    error: track_pb2.Error | None,
-) -> dict[str, Any]:
+def batch_record(summary: enrichment_pb2.BatchSummary) -> dict[str, Any]:
+    """Return what the inputs say against each other, and how many were compared."""
+    return {
+        "batch_issues": [
+            {"item_id": found.item_id} | issue_record(found.issue) for found in summary.batch_issues
+        ],
+        "batch_issues_omitted": summary.batch_issues_omitted,
+        "compared": summary.compared,
+    }
+
+
+def validation_record(outcome: Outcome) -> dict[str, Any]:
     """Return one line of `liner validate --output jsonl`."""
-    record = _named(entry)
+    record = _named(outcome.entry)
+    answer = outcome.judged
     if answer is None:
-        return record | {"error": error_record(error or track_pb2.Error())}
+        return record | {"error": error_record(outcome.error or track_pb2.Error())}
     scores = json_format.MessageToDict(answer.scores, preserving_proto_field_name=True)
     return record | {
         "confidence": round(answer.confidence, 4),

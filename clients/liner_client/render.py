@@ -216,24 +216,37 @@ def _indented(part: RenderableType) -> RenderableType:
     return Padding(part, (0, 0, 0, 2), expand=False)
 
 
-def validation_block(
-    name: str,
-    answer: enrichment_pb2.ValidateMetadataResponse | None,
-    error: track_pb2.Error | None,
-) -> RenderableType:
+def validation_block(outcome: Outcome) -> RenderableType:
     """Return what the rules say of one track."""
+    name, answer = outcome.entry.item_id, outcome.judged
     if answer is None:
-        return Group(_title(name, "failed", "bold red"), error_lines(error), Text())
+        return Group(_title(name, "failed", "bold red"), error_lines(outcome.error), Text())
     bad = any(issue.severity == enrichment_pb2.SEVERITY_ERROR for issue in answer.issues)
     state, style = ("has errors", "bold red") if bad else ("ok", "bold green")
     head = _title(name, state, style).append(f"  {answer.confidence:.2f}", "dim")
     parts: list[RenderableType] = [head, *issue_lines(answer.issues)]
     parts.extend(
         _labelled(
-            "mend", "cyan", plain(f"{c.field}: {c.current or '-'} > {c.suggested} ({c.rule_id})")
+            "mend",
+            "cyan",
+            plain(f"{c.field}: {c.current or '-'} > {c.suggested or '-'} ({c.rule_id})"),
         )
         for c in answer.suggestions
     )
+    return Group(*parts, Text())
+
+
+def batch_block(summary: enrichment_pb2.BatchSummary) -> RenderableType:
+    """Return what the inputs say against each other, by input."""
+    parts: list[RenderableType] = [
+        _title("across the batch", f"{summary.compared} compared", "dim")
+    ]
+    for found in summary.batch_issues:
+        label, style = _SEVERITIES.get(found.issue.severity, ("note", ""))
+        text = f"{found.item_id}: {found.issue.rule_id} ({found.issue.field}): "
+        parts.append(_labelled(label, style, plain(text + found.issue.message, longest=600)))
+    if summary.batch_issues_omitted:
+        parts.append(_labelled("", "dim", f"and {summary.batch_issues_omitted} more"))
     return Group(*parts, Text())
 
 

@@ -99,14 +99,40 @@ def health(
 
 @app.command()
 def synth(
-    out: Annotated[Path, typer.Option(help="Folder to write; made if missing.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the demo's eight tracks; made if missing.")
+    ] = None,
+    catalogue: Annotated[
+        Path | None,
+        typer.Option(help="CSV to write: made-up metadata without audio, for `liner validate`."),
+    ] = None,
+    tracks: Annotated[int, typer.Option(help="Rows of the catalogue.", min=1)] = 250,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="Put a fault into each track of the catalogue.")
+    ] = False,
 ) -> None:
-    """Write the demo's eight short tracks, made by Liner's own generator, with truth.json."""
-    from liner_server.evaluation.demo_tracks import make_demo_tracks
+    """Make things to try Liner on: short tracks of known tempo and key, or a catalogue.
 
-    out.mkdir(parents=True, exist_ok=True)
-    for track in make_demo_tracks(out):
-        typer.echo(track["path"])
+    --out writes the demo's eight short tracks, made by Liner's own generator, with truth.json.
+    --catalogue writes a list that `liner validate` reads; with --faults each `item_id` says what
+    is wrong with the track and which rule finds it.
+    """
+    if out is None and catalogue is None:
+        _stop("liner-server synth: give --out FOLDER or --catalogue FILE.csv")
+    if out is not None:
+        from liner_server.evaluation.demo_tracks import make_demo_tracks
+
+        out.mkdir(parents=True, exist_ok=True)
+        for track in make_demo_tracks(out):
+            typer.echo(track["path"])
+    if catalogue is not None:
+        from liner_server.evaluation.catalogue_file import write_catalogue
+
+        try:
+            rows = write_catalogue(catalogue, tracks=tracks, faults=faults)
+        except OSError as error:
+            _stop(f"liner-server synth: {catalogue}: {error.strerror}")
+        typer.echo(f"{rows} tracks in {catalogue}")
 
 
 @app.command("eval")
@@ -153,6 +179,28 @@ def calibrate(
     except (OSError, ResultsError) as error:
         _stop(f"liner-server calibrate: {error}")
     typer.echo(report)
+
+
+@app.command("play-model")
+def play_model(
+    model: Annotated[list[str], typer.Option(help="Name it lists; may be repeated.")],
+    port: Annotated[int, typer.Option(help="On 127.0.0.1; 0: a free one.", min=0, max=65535)] = 0,
+    delay: Annotated[float, typer.Option(help="Seconds before each answer.", min=0)] = 0.0,
+    unsure: Annotated[list[str] | None, typer.Option(help="Field it never can tell.")] = None,
+) -> None:
+    """Play a language model for a demonstration, until SIGTERM. It is none: never use its answers.
+
+    Speaks as an OpenAI-compatible endpoint and answers Liner's prompts from the words in them,
+    always the same, so that routing, fallback and cost can be tried where there is no model.
+    Prints `play-model ready URL`; set QWEN2_ENDPOINT or LINER_OPENAI_ENDPOINT to the URL.
+    """
+    from liner_server.evaluation.played_model import Part, serve
+
+    part = Part(models=model, delay=delay, unsure=unsure or ())
+    try:
+        asyncio.run(serve(part, port=port))
+    except OSError as error:
+        _stop(f"liner-server play-model: {error}", code=1)
 
 
 def _stop(message: str, *, code: int = 2) -> NoReturn:

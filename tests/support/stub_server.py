@@ -81,6 +81,8 @@ class StubEnrichment(enrichment_pb2_grpc.EnrichmentServiceServicer):
         self.calls: list[dict[str, Any]] = []
         self.hold = False
         """Whether calls wait for ever, as behind a full queue."""
+        self.batch_issues: list[enrichment_pb2.BatchIssue] = []
+        """What every summary says of the items together."""
         self._finished: dict[str, list[enrichment_pb2.BatchResult]] = {}
 
     async def EnrichMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -91,12 +93,7 @@ class StubEnrichment(enrichment_pb2_grpc.EnrichmentServiceServicer):
     async def ValidateMetadata(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Find fault with titles in capitals."""
         await self._admit(context)
-        response = enrichment_pb2.ValidateMetadataResponse(confidence=1)
-        if request.track.title.isupper():
-            response.issues.add(
-                rule_id="TITLE_CAPS", field="title", severity=enrichment_pb2.SEVERITY_ERROR
-            )
-        return response
+        return judgement(request.track)
 
     async def ListModels(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Name the one model there is."""
@@ -139,7 +136,9 @@ class StubEnrichment(enrichment_pb2_grpc.EnrichmentServiceServicer):
         async for response in self._answers(requests, log, finished, plan):
             yield response
         if plan is None:
-            summary = enrichment_pb2.BatchSummary(received=len(finished))
+            summary = enrichment_pb2.BatchSummary(
+                received=len(finished), compared=len(finished), batch_issues=self.batch_issues
+            )
             yield enrichment_pb2.BatchProcessResponse(summary=summary)
             return
         if plan.forget:
@@ -171,7 +170,10 @@ class StubEnrichment(enrichment_pb2_grpc.EnrichmentServiceServicer):
                     result.error.reason = "AUDIO_UNSUPPORTED"
                     result.error.message = "not audio"
                 else:
-                    result.enriched.CopyFrom(answer(item.track))
+                    if log.config.HasField("validate_profile"):
+                        result.validated.CopyFrom(judgement(item.track))
+                    else:
+                        result.enriched.CopyFrom(answer(item.track))
                 finished.append(result)
                 if plan is not None and sent == plan.results:
                     lost += 1
@@ -183,6 +185,16 @@ class StubEnrichment(enrichment_pb2_grpc.EnrichmentServiceServicer):
             yield enrichment_pb2.BatchProcessResponse(
                 progress=enrichment_pb2.BatchProgress(finished=len(finished))
             )
+
+
+def judgement(track: track_pb2.Track) -> enrichment_pb2.ValidateMetadataResponse:
+    """Return the stub's one rule: no title in capitals."""
+    response = enrichment_pb2.ValidateMetadataResponse(confidence=1)
+    if track.title.isupper():
+        response.issues.add(
+            rule_id="TITLE_CAPS", field="title", severity=enrichment_pb2.SEVERITY_ERROR
+        )
+    return response
 
 
 def answer(track: track_pb2.Track) -> enrichment_pb2.EnrichMetadataResponse:

@@ -166,14 +166,57 @@ async def test_validation_fails_what_has_errors(
     assert [[i["rule_id"] for i in r["issues"]] for r in records] == [[], ["TITLE_CAPS"]]
 
 
-async def test_one_track_that_cannot_be_heard_now_does_not_stop_the_others(
+async def test_what_inputs_say_against_each_other_is_written_last_and_fails(
     stub: Stub, liner: LinerClient, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    """UNAVAILABLE with a reason is about this track; without one nobody answered at all."""
+    """Each track may be in order and the delivery as a whole not."""
+    path = tmp_path / "list.csv"
+    path.write_text("title,item_id\nGood,a\nBetter,b\n")
+    issue = enrichment_pb2.ValidationIssue(
+        rule_id="BATCH_ISRC_REUSED",
+        field="isrc",
+        severity=enrichment_pb2.SEVERITY_ERROR,
+        message="USRC17607839 also names a",
+        source="ISO 3901",
+    )
+    stub.enrichment.batch_issues.append(enrichment_pb2.BatchIssue(item_id="b", issue=issue))
+    told = {}
+
+    for form in OutputForm:
+        code = await commands.validate(
+            liner,
+            collect([str(path)], stdin=io.StringIO()),
+            profile=enrichment_pb2.DELIVERY_PROFILE_MINIMAL,
+            form=form,
+            quiet=True,
+        )
+        assert code == commands.SOME_FAILED
+        told[form] = capsysbinary.readouterr().out.decode()
+
+    expected = {
+        "item_id": "b",
+        "rule_id": "BATCH_ISRC_REUSED",
+        "field": "isrc",
+        "severity": "ERROR",
+        "message": "USRC17607839 also names a",
+        "source": "ISO 3901",
+    }
+    lines = [json.loads(line) for line in told[OutputForm.JSONL].splitlines()]
+    assert [line.get("item_id") for line in lines] == ["a", "b", None]
+    assert lines[-1]["batch_issues"] == [expected]
+    assert json.loads(told[OutputForm.JSON])["batch_issues"] == [expected]
+    assert "b: BATCH_ISRC_REUSED (isrc): USRC17607839 also names a" in told[OutputForm.TABLE]
+
+
+async def test_without_batch_processing_each_track_is_judged_alone(
+    stub: Stub, liner: LinerClient, tmp_path: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """An operator's flag must not take validation away; one track's failure is its own."""
     path = tmp_path / "list.csv"
     path.write_text("title\nA song\nAnother\n")
-    status = rich_status(code_pb2.UNAVAILABLE, "LISTENING_CRASHED", "the process died")
-    stub.enrichment.refusals.extend([status] * 3)
+    off = rich_status(code_pb2.FAILED_PRECONDITION, "BATCH_PROCESSING_OFF", "it is off")
+    crashed = rich_status(code_pb2.UNAVAILABLE, "LISTENING_CRASHED", "the process died")
+    stub.enrichment.refusals.extend([off, *[crashed] * 3])
 
     await commands.validate(
         liner,

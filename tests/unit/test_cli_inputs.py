@@ -1,5 +1,6 @@
 """What the command line makes of files, folders and lists."""
 
+import csv
 import io
 import json
 import os
@@ -138,3 +139,31 @@ def test_any_file_name_becomes_a_valid_id(name: bytes) -> None:
     ids = [entry.item_id.encode() for entry in entries]
     assert all(0 < len(one) <= 256 for one in ids)
     assert len(set(ids)) == 2
+
+
+def test_a_cell_may_hold_the_json_of_what_has_parts(tmp_path: Path) -> None:
+    """Roles, identifiers and facts about the file have no other way into a CSV."""
+    path = tmp_path / "list.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["title", "artists", "moods", "tags", "properties"])
+        writer.writerow(
+            [
+                "[Untitled]",
+                '[{"name": "Ann; Eva", "role": "ARTIST_ROLE_FEATURED", "isni": "1"}]',
+                '["calm", "warm; soft"]',
+                '{"grid": "x"}',
+                '{"codec": "flac", "duration": "2.5s"}',
+            ]
+        )
+        writer.writerow(["Plain", "Ann; Eva", "[calm", "", ""])
+
+    first, second = collect([str(path)], stdin=io.StringIO())
+
+    assert first.track.title == "[Untitled]"
+    assert [(a.name, a.role, a.isni) for a in first.track.artists] == [("Ann; Eva", 2, "1")]
+    assert list(first.track.moods) == ["calm", "warm; soft"]
+    assert dict(first.track.tags) == {"grid": "x"}
+    assert first.track.properties.duration.ToTimedelta().total_seconds() == 2.5
+    assert [artist.name for artist in second.track.artists] == ["Ann", "Eva"]
+    assert list(second.track.moods) == ["[calm"]
