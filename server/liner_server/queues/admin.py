@@ -38,26 +38,30 @@ def stats(db: sqlite3.Connection, times: Times) -> queue_admin_pb2.QueueStats:
         (priority, state): n
         for priority, state, n in db.execute("SELECT priority, state, n FROM counts")
     }
-    # Due, but nobody has looked yet: few, as the housekeeping looks every second.
-    overdue = dict(
-        db.execute(
-            "SELECT priority, count(*) FROM messages WHERE state = 2 AND due <= ? "
+    # Due, or their lease over, but nobody has looked yet: few, for the housekeeping looks every
+    # second.
+    late = {
+        (priority, state): n
+        for priority, state, n in db.execute(
+            "SELECT priority, 2, count(*) FROM messages WHERE state = 2 AND due <= ? "
+            "GROUP BY priority UNION ALL "
+            "SELECT priority, 3, count(*) FROM messages WHERE state = 3 AND lease_until <= ? "
             "GROUP BY priority",
-            (times.wall,),
+            (times.wall, times.steady),
         )
-    )
+    }
     paused, by, reason = db.execute(
         "SELECT paused, paused_by, pause_reason FROM control"
     ).fetchone()
     found = queue_admin_pb2.QueueStats(paused=bool(paused), paused_by=by, pause_reason=reason)
     found.read_time.FromMicroseconds(round(times.wall * 1e6))
     for priority in WEIGHTS:
-        late = overdue.get(priority, 0)
+        due, lost = late.get((priority, 2), 0), late.get((priority, 3), 0)
         entry = found.priorities.add(
             priority=priority,
-            ready=counts[priority, 1] + late,
-            delayed=counts[priority, 2] - late,
-            leased=counts[priority, 3],
+            ready=counts[priority, 1] + due + lost,
+            delayed=counts[priority, 2] - due,
+            leased=counts[priority, 3] - lost,
             dead=counts[priority, 4],
         )
         oldest = _oldest(db, priority, times)
@@ -78,8 +82,9 @@ def _oldest(db: sqlite3.Connection, priority: Priority, times: Times) -> float |
         {"p": priority},
     ).fetchone()
     late = db.execute(
-        "SELECT min(due) FROM messages WHERE state = 2 AND due <= ? AND priority = ?",
-        (times.wall, priority),
+        "SELECT min(due) FROM messages WHERE priority = ? "
+        "AND (state = 2 AND due <= ? OR state = 3 AND lease_until <= ?)",
+        (priority, times.wall, times.steady),
     ).fetchone()
     known = [due for due in (row[0], late[0]) if due is not None]
     return min(known, default=None)
@@ -194,7 +199,7 @@ class Choice:
     request: queue_admin_pb2.ReplayDeadLettersRequest | queue_admin_pb2.PurgeDeadLettersRequest
     times: Times
     """When it was made: what dies later is not chosen."""
-    after: int = 0
+    after: tuple[float, int] = (0.0, 0)
     count: int = 0
     done: bool = False
 
@@ -202,16 +207,16 @@ class Choice:
         self.ids: list[str] = []
 
     def next_part(self, db: sqlite3.Connection) -> list[Row]:
-        """Return row id, message id and body of the next ones."""
+        """Return row id, message id, body and time of death of the next ones."""
         condition, values = where(self.request.filter, self.times, dead=True)
         named = list(dict.fromkeys(self.request.message_ids))
         if named:
             condition += f" AND message_id IN ({','.join('?' * len(named))})"
             values += named
         return db.execute(
-            f"SELECT id, message_id, body FROM messages WHERE {condition} "  # noqa: S608
-            "AND id > ? AND died <= ? ORDER BY id LIMIT ?",
-            (*values, self.after, self.times.wall, AT_ONCE),
+            f"SELECT id, message_id, body, died FROM messages WHERE {condition} "  # noqa: S608
+            "AND (died, id) > (?, ?) AND died <= ? ORDER BY died, id LIMIT ?",
+            (*values, *self.after, self.times.wall, AT_ONCE),
         ).fetchall()
 
     def took(self, rows: Sequence[Row]) -> None:
@@ -220,7 +225,7 @@ class Choice:
         self.ids += [row[1] for row in rows[: MOST_IDS_TOLD - len(self.ids)]]
         self.done = len(rows) < AT_ONCE
         if rows:
-            self.after = rows[-1][0]
+            self.after = (rows[-1][3], rows[-1][0])
 
 
 def look(db: sqlite3.Connection, choice: Choice) -> None:
@@ -243,7 +248,7 @@ def replay(db: sqlite3.Connection, choice: Choice, times: Times) -> list[Row]:
     if not isinstance(request, queue_admin_pb2.ReplayDeadLettersRequest):
         raise TypeError(request)
     rows = choice.next_part(db)
-    for number, (row, _, body) in enumerate(rows, choice.count):
+    for number, (row, _, body, _) in enumerate(rows, choice.count):
         due = times.wall
         if request.max_per_second > 0:
             due = choice.times.wall + number / request.max_per_second

@@ -42,8 +42,9 @@ def message_of(row: Row, attempts: Sequence[Row], times: Times) -> queue_admin_p
     """Return the message of a row and of its attempts."""
     (_, message_id, priority, state, due, published, delivery, leased_at, lease_until) = row[:9]
     attributes, body, cause, died = row[9:]
-    if state == DELAYED and due <= times.wall:
-        # Nobody has looked since it became due.
+    held = state == LEASED
+    if (state == DELAYED and due <= times.wall) or (held and lease_until <= times.steady):
+        # Nobody has looked since it became due, or since its lease ended.
         state = READY
     message = queue_admin_pb2.QueueMessage(
         message_id=message_id,
@@ -69,6 +70,7 @@ def message_of(row: Row, attempts: Sequence[Row], times: Times) -> queue_admin_p
             attempt.error.CopyFrom(track_pb2.Error.FromString(error))
     if state == LEASED:
         _set(message.lease_expire_time, times.wall + lease_until - times.steady)
+    if held:
         _set(message.attempts.add(number=delivery).start_time, leased_at)
     if state == DEAD:
         _set(message.dead_letter_time, died)
@@ -133,11 +135,15 @@ def where(
     if dead:
         add("state = 4")
     elif chosen.state == READY:
-        add("(state = 1 OR state = 2 AND due <= ?)", times.wall)
+        add(
+            "(state = 1 OR state = 2 AND due <= ? OR state = 3 AND lease_until <= ?)",
+            times.wall,
+            times.steady,
+        )
     elif chosen.state == DELAYED:
         add("state = 2 AND due > ?", times.wall)
     elif chosen.state == LEASED:
-        add("state = 3")
+        add("state = 3 AND lease_until > ?", times.steady)
     else:
         add("state IN (1, 2, 3)")
     return " AND ".join(conditions), values
