@@ -5,12 +5,17 @@ import gc
 import gzip
 import json
 import time
+import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from random import Random
+from typing import Any
 
 import psutil
 import pytest
 from liner_server.core.retry import RetryBudget
+from liner_server.core.vocabulary import GENRES
 from liner_server.errors import DeadlineError, ProviderError
 from support.asking import answer, answers, asking, question
 from support.eventually import eventually
@@ -22,6 +27,7 @@ from support.scripted_model import (
     refuses,
     says,
     scripted_model,
+    token,
 )
 
 GOOD = answers(r1=answer({"genre": "Jazz"}))
@@ -353,6 +359,52 @@ async def test_a_reply_that_is_no_completion_is_one_error(reply: Reply):
     error = await _fault(reply)
 
     assert (error.reason, error.retryable) == ("MODEL_REPLY_BROKEN", True)
+
+
+async def test_no_damaged_reply_does_more_than_fail():
+    """Bytes cut, doubled and exchanged anywhere: a checked answer or one of our errors."""
+    random = Random(4)
+    whole = says(GOOD, logprobs=[token(GOOD, 0.5, {"x": 0.5})]).body
+
+    def damaged(_: Mapping[str, Any]) -> Reply:
+        body = bytearray(whole)
+        for _ in range(random.randint(1, 4)):
+            start = random.randrange(len(body))
+            end = min(len(body), start + random.randint(0, 6))
+            other = bytes(random.choice(whole + b'\x00\xff\\"{}[]') for _ in range(end - start))
+            body[start:end] = random.choice((b"", other, body[start:end] * 2))
+        return Reply(body=bytes(body), headers={"Content-Type": "application/json"})
+
+    kinds = set()
+    async with scripted_model(damaged) as model, asking(model.base_url) as provider:
+        for _ in range(400):
+            try:
+                found = await provider.propose(question(None, "genre"))
+            except ProviderError as error:
+                kinds.add(error.reason)
+            else:
+                kinds.add("answered")
+                assert {claim.value for claim in found.claims} <= {"", *GENRES}
+                assert all(0 <= claim.confidence <= 0.6 for claim in found.claims)
+
+    assert {"answered", "MODEL_REPLY_BROKEN"} <= kinds
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [refuses(401, message="sk-canary is wrong"), Reply(body=b"sk-canary"), says("sk-canary")],
+)
+async def test_neither_the_key_nor_the_reply_is_in_an_error_or_its_traceback(reply: Reply):
+    """Errors are logged with all that caused them."""
+    async with (
+        scripted_model(reply) as model,
+        asking(model.base_url, api_key="sk-canary") as provider,
+    ):
+        with pytest.raises(ProviderError) as caught:
+            await provider.propose(question(None, "genre"))
+
+    lines = traceback.format_exception(caught.value)
+    assert "sk-canary" not in "".join(lines)
 
 
 @pytest.mark.parametrize(

@@ -183,8 +183,8 @@ class Chat:
         try:
             rows = strict.loads(response.content)["data"]
             return tuple(str(row["id"])[:256] for row in rows[:1000])
-        except (strict.NotJSONError, KeyError, TypeError) as error:
-            raise self._broken() from error
+        except (KeyError, TypeError, ValueError):
+            raise self._broken() from None
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -212,8 +212,8 @@ class Chat:
             [choice] = reply["choices"]
             message, finish = choice["message"], choice["finish_reason"]
             content, refusal = message.get("content"), message.get("refusal")
-        except (strict.NotJSONError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self._broken() from error
+        except (KeyError, TypeError, ValueError, AttributeError):
+            raise self._broken() from None
         said = content if isinstance(content, str) else ""
         prompt_tokens, completion_tokens = _usage(reply.get("usage"), call, said)
         self._meter(call.model, prompt_tokens, completion_tokens)

@@ -36,9 +36,9 @@ def loads(text: str | bytes) -> Any:
         return json.loads(
             text, parse_constant=_refuse, parse_float=_finite, object_pairs_hook=_unique
         )
-    except (ValueError, RecursionError) as error:
-        # The text of the error may quote the model; only its kind is passed on.
-        raise NotJSONError("not strict JSON") from error
+    except (ValueError, RecursionError):
+        # The error may quote the model, and would be logged with its cause.
+        raise NotJSONError("not strict JSON") from None
 
 
 def spans(text: str) -> dict[Path, Span]:
