@@ -24,15 +24,21 @@ from liner_server.logs import configure_logs
 from liner_server.models.embedded import EmbeddedProvider
 from liner_server.models.lanes import EXPERIMENTAL, LanesFactory
 from liner_server.objects.local import LocalObjectStore
+from liner_server.ports import ResultStore
+from liner_server.recorder import StoreRecorder
+from liner_server.results.objects import ObjectResultStore
+from liner_server.results.sqlite import SqliteResultStore
+from liner_server.results_retention import ResultsRetention
 from liner_server.rpc.batch import BatchLimits, BatchRunner
 from liner_server.rpc.batch_records import BatchRecords
 from liner_server.rpc.enrichment import EnrichmentServicer
 from liner_server.rpc.identity import TokenAuthenticator
 from liner_server.rpc.interceptors import CallInterceptor, Running
+from liner_server.rpc.results import ResultsDesk
 from liner_server.rpc.server import GrpcServer, watch_loop
 from liner_server.rpc.side_port import side_port
 from liner_server.rpc.storage import StorageServicer
-from liner_server.settings import Settings, SettingsError
+from liner_server.settings import ResultsBackend, Settings, SettingsError
 from liner_server.telemetry import Telemetry
 
 _log = structlog.get_logger()
@@ -80,6 +86,22 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 settings.data_dir / "objects", max_object_bytes=settings.max_object_bytes
             )
         )
+        results = await stack.enter_async_context(_results(settings))
+        recorder = await stack.enter_async_context(
+            StoreRecorder(
+                results,
+                observer=telemetry,
+                store_results=settings.store_results,
+                answers_kept=timedelta(days=settings.answer_cache_days),
+            )
+        )
+        await stack.enter_async_context(
+            ResultsRetention(
+                results,
+                results=timedelta(days=settings.results_days),
+                answers=timedelta(days=settings.answer_cache_days),
+            )
+        )
         pool = await stack.enter_async_context(
             ListeningPool(
                 policy=PoolPolicy(processes=settings.listening_processes),
@@ -114,8 +136,9 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 settings.data_dir / "scratch",
                 excerpts=settings.model_audio_windows,
             ),
-            answers=AnswerCache(settings.answer_cache_entries),
+            answers=AnswerCache(settings.answer_cache_entries, recorder),
             observer=telemetry,
+            recorder=recorder,
         )
         drain = timedelta(seconds=settings.drain_seconds)
         batches = BatchRunner(
@@ -145,6 +168,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 batches=batches,
                 telemetry=telemetry,
                 flags=flags,
+                results=ResultsDesk(results),
                 max_in_flight=settings.max_in_flight,
             ),
             storage=StorageServicer(objects),
@@ -194,6 +218,18 @@ async def serve(settings: Settings) -> None:
         await asked.wait()
         _log.info("stopping", grace_seconds=settings.drain_seconds)
     _log.info("stopped")
+
+
+@asynccontextmanager
+async def _results(settings: Settings) -> AsyncIterator[ResultStore]:
+    """Open the store of results."""
+    if settings.results is ResultsBackend.SQLITE:
+        async with SqliteResultStore(settings.data_dir / "results.sqlite") as store:
+            yield store
+        return
+    # Objects that callers upload are elsewhere: nobody can put a result in by its name.
+    async with LocalObjectStore(settings.data_dir / "results") as objects:
+        yield ObjectResultStore(objects)
 
 
 async def _flags(

@@ -32,6 +32,13 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
+class ResultsBackend(StrEnum):
+    """Where results are stored."""
+
+    SQLITE = "sqlite"
+    OBJECTS = "objects"
+
+
 class Settings(BaseSettings):
     """What an operator may set; every value has a default that works on one machine."""
 
@@ -96,6 +103,19 @@ class Settings(BaseSettings):
 
     answer_cache_entries: Annotated[int, Field(ge=0, le=1_000_000)] = 4096
     """Answers kept in memory, so that the same question is not worked out twice."""
+
+    answer_cache_days: Annotated[float, Field(ge=0, le=3650)] = 30.0
+    """How long a known answer may be given again after a restart; 0: only until then."""
+
+    results: ResultsBackend = ResultsBackend.SQLITE
+    """sqlite: one file in LINER_DATA_DIR. objects: an object store, one object a result."""
+
+    store_results: bool = True
+    """Whether answers of EnrichMetadata and BatchProcess are stored, to be listed and reviewed.
+    Those of queued jobs always are."""
+
+    results_days: Annotated[float, Field(ge=0, le=36_500)] = 90.0
+    """How long results are kept; 0: for ever."""
 
     qwen2_endpoint: Annotated[
         str | None, Field(validation_alias=AliasChoices("QWEN2_ENDPOINT"))

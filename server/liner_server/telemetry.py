@@ -75,6 +75,12 @@ class Telemetry:
             ("model",),
             registry=self.registry,
         )
+        self.results = Counter(
+            "liner_results_total",
+            "Results and known answers that were to be stored, and whether they were",
+            ("kind", "outcome"),
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "liner_in_flight",
             "Enrichments and validations being worked on",
@@ -97,6 +103,10 @@ class Telemetry:
         mean = self._means.get(model, confidence)
         self._means[model] = mean + 0.1 * (confidence - mean)
         self.confidence.labels(model).set(self._means[model])
+
+    def recorded(self, kind: str, outcome: str, count: int) -> None:
+        """Count what was stored behind answers, or given up."""
+        self.results.labels(kind, outcome).inc(count)
 
     def fell_back(self, primary: str, fallback: str, reason: str) -> None:
         """Count a question that went to another model."""

@@ -252,7 +252,6 @@ async def test_parts_that_have_not_landed_say_so(stubs: Stubs):
     from liner.v1 import experiment_pb2, queue_admin_pb2
 
     calls = [
-        (stubs.enrichment.GetEnrichment, enrichment_pb2.GetEnrichmentRequest()),
         (stubs.enrichment.SubmitEnrichment, enrichment_pb2.SubmitEnrichmentRequest()),
         (stubs.queue.GetStats, queue_admin_pb2.GetStatsRequest()),
         (stubs.experiment.ListExperiments, experiment_pb2.ListExperimentsRequest()),

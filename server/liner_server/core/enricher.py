@@ -44,6 +44,15 @@ class Observer(Protocol):
         """An answer had this confidence."""
 
 
+class Recorder(Protocol):
+    """Who keeps a record of what was answered."""
+
+    def record(
+        self, answer: enrichment_pb2.EnrichMetadataResponse, context: RequestContext
+    ) -> None:
+        """Take note of an answer that was worked out; returns at once, changes nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
     """One question of a caller."""
@@ -65,12 +74,15 @@ class Enricher:
         listener: Listener,
         answers: AnswerCache,
         observer: Observer,
+        recorder: Recorder | None = None,
     ) -> None:
+        """Take who records the answers that are worked out; jobs' answers their consumer does."""
         self._embedded = embedded
         self._router = router
         self._listener = listener
         self._answers = answers
         self._observer = observer
+        self._recorder = recorder
         self._flights: Flights[enrichment_pb2.EnrichMetadataResponse] = Flights()
 
     @property
@@ -111,8 +123,7 @@ class Enricher:
                 model = plan.lanes[0].name
             answer = await self._answer(asked, plan, digest, context)
             model = answer.processing.model
-            if track.HasField("track_id"):
-                answer.track.track_id = track.track_id
+            _make_own(answer.track, track)
             elapsed = time.monotonic() - started
             answer.processing.processing_time.FromTimedelta(timedelta(seconds=elapsed))
         except LinerError as error:
@@ -166,9 +177,7 @@ class Enricher:
     ) -> enrichment_pb2.EnrichMetadataResponse:
         """Return an answer that is the caller's own to change."""
         if asked.options.skip_cache:
-            answer = await self._work_out(asked, plan, context)
-            self._keep(self._key(asked, plan, digest), answer)
-            return answer
+            return await self._begin(asked, plan, self._key(asked, plan, digest), context)
         key = self._key(asked, plan, digest)
         while True:
             known = self._answers.get(key)
@@ -176,7 +185,7 @@ class Enricher:
                 return known
             try:
                 answer, joined = await self._flights.join(
-                    key, lambda: self._work_out(asked, plan, context)
+                    key, lambda: self._find_or_begin(asked, plan, key, context)
                 )
             except DeadlineError:
                 # Whoever began this had less time: begin anew with what is left of ours.
@@ -188,10 +197,28 @@ class Enricher:
                 if poorer and context.remaining() > _WORTH_ANOTHER_TRY:
                     continue
                 return as_known(answer)
-            self._keep(key, answer)
             own = enrichment_pb2.EnrichMetadataResponse()
             own.CopyFrom(answer)
             return own
+
+    async def _find_or_begin(
+        self, asked: _Asked, plan: Plan, key: bytes, context: RequestContext
+    ) -> enrichment_pb2.EnrichMetadataResponse:
+        known = await self._answers.fetch(key)
+        return known or await self._begin(asked, plan, key, context)
+
+    async def _begin(
+        self, asked: _Asked, plan: Plan, key: bytes, context: RequestContext
+    ) -> enrichment_pb2.EnrichMetadataResponse:
+        """Work an answer out, keep it and have it recorded, whoever still waits for it."""
+        started = time.monotonic()
+        answer = await self._work_out(asked, plan, context)
+        elapsed = time.monotonic() - started
+        answer.processing.processing_time.FromTimedelta(timedelta(seconds=elapsed))
+        self._keep(key, answer)
+        if self._recorder is not None and not context.enrichment_id:
+            self._recorder.record(answer, context)
+        return answer
 
     def _keep(self, key: bytes, answer: enrichment_pb2.EnrichMetadataResponse) -> None:
         # An answer that a failure made poorer must not outlive the failure.
@@ -288,6 +315,18 @@ def _weak(results: Sequence[track_pb2.FieldResult], policy: Policy) -> frozenset
         and result.confidence >= policy.min_confidence
     }
     return (policy.fields or frozenset(FIELDS)) - settled
+
+
+def _make_own(answered: track_pb2.Track, asked: track_pb2.Track) -> None:
+    """Give an answer, whoever asked first, what is this asker's own."""
+    if asked.HasField("track_id"):
+        answered.track_id = asked.track_id
+    else:
+        answered.ClearField("track_id")
+    if asked.HasField("audio"):
+        answered.audio.CopyFrom(asked.audio)
+    else:
+        answered.ClearField("audio")
 
 
 def _no_model(failures: Sequence[tuple[str, LinerError]]) -> LinerError:

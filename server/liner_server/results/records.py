@@ -177,8 +177,11 @@ def not_found(enrichment_id: str) -> NotFoundError:
 
 def _check_size(record: enrichment_pb2.Enrichment) -> None:
     if record.ByteSize() > MAX_RECORD_BYTES:
-        raise ResourceExhaustedError(
+        error = ResourceExhaustedError(
             f"an enrichment with its reviews has at most {MAX_RECORD_BYTES} bytes",
             reason="ENRICHMENT_TOO_LARGE",
             resource=record.enrichment_id,
         )
+        # Unlike a full disk this does not pass.
+        error.retryable = False
+        raise error

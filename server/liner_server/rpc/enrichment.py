@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from liner_server.errors import (
 )
 from liner_server.rpc import requests
 from liner_server.rpc.batch import BatchRunner
+from liner_server.rpc.results import ResultsDesk
 from liner_server.telemetry import Telemetry
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -33,12 +35,14 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
         batches: BatchRunner,
         telemetry: Telemetry,
         flags: Callable[[], enrichment_pb2.FeatureFlags],
+        results: ResultsDesk,
         max_in_flight: int,
     ) -> None:
         self._enricher = enricher
         self._batches = batches
         self._telemetry = telemetry
         self._flags = flags
+        self._results = results
         self._free = max_in_flight
 
     async def EnrichMetadata(  # noqa: N802 - the contract's name
@@ -46,8 +50,11 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
     ) -> enrichment_pb2.EnrichMetadataResponse:
         """Enrich one track within the caller's deadline."""
         requests.check(requests.enrich_violations(request))
+        call = current.get()
+        if request.request_id:
+            call = replace(call, request_id=request.request_id)
         async with self._admitted():
-            return await self._enricher.enrich(request.track, request.options, current.get())
+            return await self._enricher.enrich(request.track, request.options, call)
 
     async def ValidateMetadata(  # noqa: N802 - the contract's name
         self, request: enrichment_pb2.ValidateMetadataRequest, context: _Context
@@ -79,20 +86,20 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
     async def GetEnrichment(  # noqa: N802 - the contract's name
         self, request: enrichment_pb2.GetEnrichmentRequest, context: _Context
     ) -> enrichment_pb2.GetEnrichmentResponse:
-        """Refuse: stored results are not part of this release."""
-        raise UnimplementedError("GetEnrichment (stored results)")
+        """Return a stored enrichment, or where a submitted job stands."""
+        return await self._results.get(request)
 
     async def ListEnrichments(  # noqa: N802 - the contract's name
         self, request: enrichment_pb2.ListEnrichmentsRequest, context: _Context
     ) -> enrichment_pb2.ListEnrichmentsResponse:
-        """Refuse: stored results are not part of this release."""
-        raise UnimplementedError("ListEnrichments (stored results)")
+        """List stored enrichments a page at a time."""
+        return await self._results.list(request)
 
     async def ReviewEnrichment(  # noqa: N802 - the contract's name
         self, request: enrichment_pb2.ReviewEnrichmentRequest, context: _Context
     ) -> enrichment_pb2.ReviewEnrichmentResponse:
-        """Refuse: editors' reviews are not part of this release."""
-        raise UnimplementedError("ReviewEnrichment (editors' reviews)")
+        """Store an editor's judgement."""
+        return await self._results.review(request, current.get().principal)
 
     async def ListModels(  # noqa: N802 - the contract's name
         self, request: enrichment_pb2.ListModelsRequest, context: _Context

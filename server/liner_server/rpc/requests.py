@@ -43,44 +43,44 @@ def enrich_violations(request: enrichment_pb2.EnrichMetadataRequest) -> Violatio
     """Yield what is wrong with a request to enrich."""
     yield from track_violations(request, "track")
     yield from options_violations(request.options)
-    yield from _request_id(request.request_id)
+    yield from request_id_violations(request.request_id)
 
 
 def validate_violations(request: enrichment_pb2.ValidateMetadataRequest) -> Violations:
     """Yield what is wrong with a request to validate."""
     yield from track_violations(request, "track")
     if request.profile not in enrichment_pb2.DeliveryProfile.values():
-        yield _violation("profile", "no such profile", "ENUM_UNKNOWN")
+        yield violation("profile", "no such profile", "ENUM_UNKNOWN")
 
 
 def config_violations(config: enrichment_pb2.BatchConfig) -> Violations:
     """Yield what is wrong with a batch's config."""
     if not _BATCH_ID.match(config.batch_id):
-        yield _violation(
+        yield violation(
             "config.batch_id", "at most 128 of A-Z a-z 0-9 - _ . characters", "BATCH_ID_FORMAT"
         )
     if config.validate_profile not in enrichment_pb2.DeliveryProfile.values():
-        yield _violation("config.validate_profile", "no such profile", "ENUM_UNKNOWN")
+        yield violation("config.validate_profile", "no such profile", "ENUM_UNKNOWN")
     if config.max_in_flight < 0:
-        yield _violation("config.max_in_flight", "must not be negative", "NUMBER_RANGE")
+        yield violation("config.max_in_flight", "must not be negative", "NUMBER_RANGE")
     if config.resume_after < 0:
-        yield _violation("config.resume_after", "must not be negative", "NUMBER_RANGE")
+        yield violation("config.resume_after", "must not be negative", "NUMBER_RANGE")
     for name, least in (("item_timeout", 0.001), ("progress_interval", 0.1)):
         if config.HasField(name):  # type: ignore[arg-type]
             duration = getattr(config, name)
             if duration.seconds + duration.nanos / 1e9 < least:
-                yield _violation(f"config.{name}", f"at least {least} s", "DURATION_RANGE")
+                yield violation(f"config.{name}", f"at least {least} s", "DURATION_RANGE")
     yield from options_violations(config.options, "config.options")
 
 
 def item_violations(item: enrichment_pb2.BatchItem, seen: Collection[str]) -> Violations:
     """Yield what is wrong with one item, given the batch's ids so far; such an item fails alone."""
     if not item.item_id:
-        yield _violation("item_id", "required", "REQUIRED")
+        yield violation("item_id", "required", "REQUIRED")
     elif len(item.item_id.encode()) > MAX_ITEM_ID_BYTES:
-        yield _violation("item_id", f"at most {MAX_ITEM_ID_BYTES} bytes", "TEXT_TOO_LONG")
+        yield violation("item_id", f"at most {MAX_ITEM_ID_BYTES} bytes", "TEXT_TOO_LONG")
     elif item.item_id in seen:
-        yield _violation("item_id", "was sent before in this batch", "ITEM_ID_DUPLICATE")
+        yield violation("item_id", "was sent before in this batch", "ITEM_ID_DUPLICATE")
     yield from track_violations(item, "track")
 
 
@@ -92,39 +92,39 @@ def track_violations(
 ) -> Violations:
     """Yield what is wrong with the track that a request carries."""
     if not owner.HasField("track"):
-        yield _violation(path, "required", "REQUIRED")
+        yield violation(path, "required", "REQUIRED")
         return
     track = owner.track
     has_audio = track.HasField("audio")
     if has_audio and not track.audio.WhichOneof("content"):
-        yield _violation(f"{path}.audio", "names neither an object nor bytes", "AUDIO_REQUIRED")
+        yield violation(f"{path}.audio", "names neither an object nor bytes", "AUDIO_REQUIRED")
     elif not has_audio and not track.title.strip():
-        yield _violation(path, "needs a title or audio", "TITLE_OR_AUDIO_REQUIRED")
+        yield violation(path, "needs a title or audio", "TITLE_OR_AUDIO_REQUIRED")
     if len(track.audio.inline) > MAX_INLINE_BYTES:
-        yield _violation(
+        yield violation(
             f"{path}.audio.inline",
             f"{len(track.audio.inline)} bytes; at most {MAX_INLINE_BYTES}: upload it first",
             "AUDIO_INLINE_TOO_LARGE",
         )
     if track.audio.WhichOneof("content") == "inline" and not track.audio.inline:
-        yield _violation(f"{path}.audio.inline", "there are no bytes in it", "AUDIO_EMPTY")
+        yield violation(f"{path}.audio.inline", "there are no bytes in it", "AUDIO_EMPTY")
     if track.audio.WhichOneof("content") == "object_name" and not track.audio.object_name:
-        yield _violation(f"{path}.audio.object_name", "is empty", "AUDIO_REQUIRED")
+        yield violation(f"{path}.audio.object_name", "is empty", "AUDIO_REQUIRED")
     yield from _message_violations(track, path)
 
 
 def options_violations(options: enrichment_pb2.EnrichOptions, path: str = "options") -> Violations:
     """Yield what is wrong with options."""
     if len(options.model) > 64:
-        yield _violation(f"{path}.model", "at most 64 bytes", "TEXT_TOO_LONG")
+        yield violation(f"{path}.model", "at most 64 bytes", "TEXT_TOO_LONG")
     if options.HasField("min_confidence") and not 0 <= options.min_confidence <= 1:
         # NaN is not in the range either.
-        yield _violation(f"{path}.min_confidence", "a number from 0 to 1", "NUMBER_RANGE")
+        yield violation(f"{path}.min_confidence", "a number from 0 to 1", "NUMBER_RANGE")
     if options.overwrite_policy not in enrichment_pb2.OverwritePolicy.values():
-        yield _violation(f"{path}.overwrite_policy", "no such policy", "ENUM_UNKNOWN")
+        yield violation(f"{path}.overwrite_policy", "no such policy", "ENUM_UNKNOWN")
     for asked in list(options.fields.paths)[:MAX_LIST]:
         if asked not in FIELDS and asked not in _PARENTS:
-            yield _violation(
+            yield violation(
                 f"{path}.fields", f"{asked[:64]!r} is no field of Track", "FIELD_UNKNOWN"
             )
 
@@ -137,7 +137,7 @@ def _message_violations(message: Message, path: str) -> Violations:
             yield from _map_violations(value, here)
         elif descriptor.is_repeated:
             if len(value) > MAX_LIST:
-                yield _violation(here, f"{len(value)} entries; at most {MAX_LIST}", "LIST_TOO_LONG")
+                yield violation(here, f"{len(value)} entries; at most {MAX_LIST}", "LIST_TOO_LONG")
             for index, entry in enumerate(value[:MAX_LIST]):
                 yield from _value_violations(descriptor, entry, f"{here}[{index}]")
         else:
@@ -149,39 +149,41 @@ def _value_violations(descriptor: FieldDescriptor, value: object, path: str) -> 
         if value.DESCRIPTOR.full_name.startswith("liner."):
             yield from _message_violations(value, path)
         elif value.seconds < 0:  # type: ignore[attr-defined]
-            yield _violation(path, "must not be negative", "DURATION_RANGE")
+            yield violation(path, "must not be negative", "DURATION_RANGE")
     elif isinstance(value, str):
         limit = _LONGER_TEXT.get(descriptor.name, MAX_TEXT_BYTES)
         size = len(value.encode())
         if size > limit:
-            yield _violation(path, f"{size} bytes; at most {limit}", "TEXT_TOO_LONG")
+            yield violation(path, f"{size} bytes; at most {limit}", "TEXT_TOO_LONG")
     elif isinstance(value, float):
         if not math.isfinite(value):
-            yield _violation(path, "must be a finite number", "NUMBER_NOT_FINITE")
+            yield violation(path, "must be a finite number", "NUMBER_NOT_FINITE")
     elif descriptor.enum_type is not None:
         if value not in descriptor.enum_type.values_by_number:
-            yield _violation(path, "no such value", "ENUM_UNKNOWN")
+            yield violation(path, "no such value", "ENUM_UNKNOWN")
     elif isinstance(value, int) and value < 0:
-        yield _violation(path, "must not be negative", "NUMBER_RANGE")
+        yield violation(path, "must not be negative", "NUMBER_RANGE")
 
 
 def _map_violations(pairs: dict[str, str], path: str) -> Violations:
     if len(pairs) > MAX_LIST:
-        yield _violation(path, f"{len(pairs)} entries; at most {MAX_LIST}", "LIST_TOO_LONG")
+        yield violation(path, f"{len(pairs)} entries; at most {MAX_LIST}", "LIST_TOO_LONG")
         return
     for name, text in pairs.items():
         if len(name.encode()) > _TAG_NAME_BYTES:
-            yield _violation(path, f"names have at most {_TAG_NAME_BYTES} bytes", "TEXT_TOO_LONG")
+            yield violation(path, f"names have at most {_TAG_NAME_BYTES} bytes", "TEXT_TOO_LONG")
         if len(text.encode()) > MAX_TEXT_BYTES:
-            yield _violation(
+            yield violation(
                 f"{path}[{name[:32]}]", f"at most {MAX_TEXT_BYTES} bytes", "TEXT_TOO_LONG"
             )
 
 
-def _request_id(value: str) -> Violations:
+def request_id_violations(value: str) -> Violations:
+    """Yield what is wrong with an id that names a request."""
     if not _REQUEST_ID.match(value):
-        yield _violation("request_id", "at most 128 printable characters", "REQUEST_ID_FORMAT")
+        yield violation("request_id", "at most 128 printable characters", "REQUEST_ID_FORMAT")
 
 
-def _violation(field: str, description: str, reason: str) -> track_pb2.FieldViolation:
+def violation(field: str, description: str, reason: str) -> track_pb2.FieldViolation:
+    """Return one violation."""
     return track_pb2.FieldViolation(field=field, description=description, reason=reason)
