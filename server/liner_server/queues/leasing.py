@@ -120,7 +120,7 @@ def wake(db: sqlite3.Connection, times: Times) -> None:
         (times.steady, AT_ONCE),
     ).fetchall()
     for row, number, started in ended:
-        _remember(db, row, number, started)
+        remember(db, row, number, started)
         db.execute(
             "UPDATE messages SET state = 1, token = NULL, lease_until = NULL WHERE id = ?", (row,)
         )
@@ -257,7 +257,7 @@ def nack(
         (2 if wait > 0 else 1, times.wall + wait, error_text(error), *_held(lease, times)),
     ).fetchone()
     _check(lease, changed is not None)
-    _remember(db, *changed, ended=times.wall, error=error, model=model)
+    remember(db, *changed, ended=times.wall, error=error, model=model)
 
 
 def release(db: sqlite3.Connection, lease: Lease, times: Times, delay: timedelta) -> None:
@@ -286,7 +286,7 @@ def dead_letter(
         (times.wall, cause, error_text(error), *_held(lease, times)),
     ).fetchone()
     _check(lease, changed is not None)
-    _remember(db, *changed, ended=times.wall, error=error, model=model)
+    remember(db, *changed, ended=times.wall, error=error, model=model)
 
 
 _HELD = "message_id = ? AND state = 3 AND token = ? AND lease_until > ?"
@@ -305,7 +305,7 @@ def _check(lease: Lease, held: bool) -> None:
         )
 
 
-def _remember(
+def remember(
     db: sqlite3.Connection,
     row: int,
     number: int,

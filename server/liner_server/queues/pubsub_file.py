@@ -1,0 +1,523 @@
+"""What the file knows of messages that lie on Pub/Sub: two tables beside those of `schema`.
+
+    transit    one row a message: its round, whether Pub/Sub has it, which copy counts, who holds it
+    finished   rounds that are over, so that a late copy of one is not done again
+
+A living message is in `messages` from the moment this host published it or was handed it, and is
+handed out only by the process that holds its copy. Whoever shares the file sees the same.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from liner.v1 import queue_admin_pb2
+
+from liner_server.core.enums import Priority
+from liner_server.ports_queue import Lease
+from liner_server.queues import admin, leasing
+from liner_server.queues.pubsub_wire import WORDS, Arrival
+from liner_server.queues.rota import Rota
+from liner_server.queues.rows import COLUMNS, DEAD, LEASED, MOST_ATTEMPTS, Row, Times, error_text
+from liner_server.queues.schema import SCHEMA
+
+TRANSIT_SCHEMA = (
+    SCHEMA
+    + """
+CREATE TABLE IF NOT EXISTS transit(
+  message_id TEXT PRIMARY KEY, round INT NOT NULL, sent INT NOT NULL,
+  carrier TEXT NOT NULL DEFAULT '', holder TEXT NOT NULL DEFAULT '') WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS unsent ON transit(round) WHERE sent = 0;
+CREATE INDEX IF NOT EXISTS held_by ON transit(holder) WHERE holder != '';
+CREATE TABLE IF NOT EXISTS finished(
+  message_id TEXT PRIMARY KEY, round INT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS finished_at ON finished(at);
+"""
+)
+
+AT_ONCE = 500
+_ABANDONED = 60.0
+"""Seconds after which any process sends what its own has not sent: that one has died."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unsent:
+    """A message that Pub/Sub must get: one that waits, or a dead letter."""
+
+    message_id: str
+    round: int
+    priority: Priority
+    state: int
+    published: float
+    due: float
+    delivered: int
+    attributes: str
+    body: bytes
+    track_id: str
+
+
+@dataclass(kw_only=True)
+class Taken:
+    """What a look at the file for messages to hand out found."""
+
+    rows: list[Row]
+    ready: dict[Priority, int]
+    """Held here and due, but not handed out, by priority."""
+    expected: bool = False
+    """Due messages that Pub/Sub has and there is room for are on their way."""
+    next_due: float | None = None
+    paused: bool = False
+
+
+def put(
+    db: sqlite3.Connection,
+    letter: leasing.Letter,
+    fresh: leasing.Letter,
+    times: Times,
+    keep: float,
+    me: str,
+) -> tuple[str, bool]:
+    """Write a job that is not sent yet; return its id, and whether it must be sent.
+
+    `fresh` is used in place of `letter`, whose id its request id made, when that was used for
+    another job so long ago that it is forgotten.
+    """
+    job = letter.job
+    old = (
+        job.request_id
+        and db.execute(
+            "SELECT 1 FROM requests WHERE tenant = ? AND request_id = ? AND at <= ?",
+            (job.tenant, job.request_id, times.wall - keep),
+        ).fetchone()
+    )
+    written = leasing.publish(db, fresh if old else letter, times, keep)
+    found = db.execute(
+        "SELECT t.sent FROM messages AS m LEFT JOIN transit AS t USING (message_id) "
+        "WHERE m.message_id = ?",
+        (written,),
+    ).fetchone()
+    if found is None or found[0] == 1:
+        # Done already, or on its way already: the same request came again.
+        return written, False
+    if found[0] is None:
+        db.execute(
+            "INSERT INTO transit(message_id, round, sent, holder) VALUES (?, ?, 0, ?)",
+            (written, _next_round(db, written, times), me),
+        )
+    return written, True
+
+
+def take_back(db: sqlite3.Connection, message_id: str) -> None:
+    """Forget a job that could not be sent, with its request id."""
+    gone = db.execute(
+        "DELETE FROM transit WHERE message_id = ? AND sent = 0 RETURNING message_id", (message_id,)
+    ).fetchone()
+    if gone is not None:
+        db.execute("DELETE FROM messages WHERE message_id = ?", gone)
+        db.execute("DELETE FROM requests WHERE message_id = ?", gone)
+
+
+def unsent(db: sqlite3.Connection, times: Times, me: str, only: Sequence[str] = ()) -> list[Unsent]:
+    """Return what must be sent: by this process, or left behind by one that died."""
+    condition, values = "(t.holder = ? OR t.round <= ?)", [me, (times.wall - _ABANDONED) * 1e6]
+    if only:
+        condition, values = f"t.message_id IN ({','.join('?' * len(only))})", list(only)  # type: ignore[list-item]
+    rows = db.execute(
+        "SELECT t.message_id, t.round, priority, state, published, due, delivery, attributes, "  # noqa: S608
+        "body, track_id FROM transit AS t JOIN messages AS m USING (message_id) "
+        f"WHERE t.sent = 0 AND {condition} ORDER BY t.round LIMIT {AT_ONCE}",
+        values,
+    )
+    names = Unsent.__dataclass_fields__
+    return [Unsent(**dict(zip(names, row, strict=True))) for row in rows]
+
+
+def mark_sent(db: sqlite3.Connection, message_id: str, number: int, carrier: str) -> str:
+    """Note that Pub/Sub has a message, unless it has arrived already; return the old copy's id."""
+    row = db.execute(
+        "SELECT carrier FROM transit WHERE message_id = ? AND round = ? AND sent = 0",
+        (message_id, number),
+    ).fetchone()
+    if row is None:
+        return ""
+    db.execute(
+        "UPDATE transit SET sent = 1, holder = '', carrier = ? WHERE message_id = ?",
+        (carrier, message_id),
+    )
+    return str(row[0])
+
+
+def arrive(
+    db: sqlite3.Connection, arrivals: Sequence[Arrival], times: Times, me: str
+) -> list[bool]:
+    """Take in what Pub/Sub delivered; say of each whether it is kept or a late copy."""
+    return [_arrive(db, arrival, times, me) for arrival in arrivals]
+
+
+def _arrive(db: sqlite3.Connection, found: Arrival, times: Times, me: str) -> bool:
+    if _is_finished(db, found.message_id, found.round):
+        return False
+    row = db.execute(
+        "SELECT m.id, m.state, m.delivery, m.leased_at, t.round, t.carrier, t.holder "
+        "FROM messages AS m LEFT JOIN transit AS t USING (message_id) WHERE m.message_id = ?",
+        (found.message_id,),
+    ).fetchone()
+    if row is None:
+        _insert(db, found, times)
+    else:
+        number, state, delivery, leased_at, known, carrier, holder = row
+        if known is not None and found.round < known:
+            return False
+        if state == DEAD:
+            if known is not None and found.round <= known:
+                return False
+            _revive(db, number, found, times)
+        elif holder and carrier and carrier != found.carrier:
+            # Published twice: one copy is enough.
+            return False
+        elif state == LEASED and holder != me:
+            # Pub/Sub would not deliver it if whoever leased it were still there.
+            leasing.remember(db, number, delivery, leased_at, None, None, "")
+            _unlease(db, number)
+    db.execute(
+        "INSERT OR REPLACE INTO transit(message_id, round, sent, carrier, holder) "
+        "VALUES (?, ?, 1, ?, ?)",
+        (found.message_id, found.round, found.carrier, me),
+    )
+    return True
+
+
+def _insert(db: sqlite3.Connection, found: Arrival, times: Times) -> None:
+    db.execute(
+        "INSERT INTO messages(message_id, priority, tenant, state, due, published, delivery, "
+        "track_id, request_id, attributes, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            found.message_id,
+            found.priority,
+            found.tenant,
+            1 if found.due <= times.wall else 2,
+            found.due,
+            found.published,
+            found.delivered,
+            found.track_id,
+            found.request_id,
+            found.attributes,
+            found.body,
+        ),
+    )
+
+
+def _revive(db: sqlite3.Connection, number: int, found: Arrival, times: Times) -> None:
+    """A dead letter of this file was replayed elsewhere: it lives as it was put back there."""
+    db.execute(
+        "UPDATE messages SET state = ?, due = ?, delivery = ?, cause = 0, died = NULL, "
+        "error = '', priority = ?, track_id = ?, body = ? WHERE id = ?",
+        (
+            1 if found.due <= times.wall else 2,
+            found.due,
+            found.delivered,
+            found.priority,
+            found.track_id,
+            found.body,
+            number,
+        ),
+    )
+
+
+def take(
+    db: sqlite3.Connection,
+    *,
+    limit: int,
+    window: int,
+    hurry: bool,
+    until: float,
+    times: Times,
+    prefix: str,
+    me: str,
+    rota: Rota,
+    last_tenant: dict[Priority, str],
+) -> Taken:
+    """Lease due messages that this process holds, in turn, each token `prefix` and row id.
+
+    Unless in a hurry none is leased while others that are due are still on their way: turns and
+    order are about all of them.
+    """
+    leasing.wake(db, times)
+    by_priority: dict[Priority, list[tuple[int, str]]] = {priority: [] for priority in WORDS}
+    for priority, row, tenant in db.execute(
+        "SELECT m.priority, m.id, m.tenant FROM transit AS t CROSS JOIN messages AS m "
+        "USING (message_id) WHERE t.holder = ? AND t.sent = 1 AND m.state = 1 "
+        "ORDER BY m.due, m.id",
+        (me,),
+    ):
+        by_priority[priority].append((row, tenant))
+    found = Taken(
+        rows=[],
+        ready={priority: len(rows) for priority, rows in by_priority.items()},
+        paused=admin.paused(db),
+    )
+    if found.paused:
+        return found
+    found.expected = any(
+        count < window and _is_away(db, priority) for priority, count in found.ready.items()
+    )
+    if found.expected and not hurry:
+        return found
+    turns = rota.share(
+        {p: _in_turn(rows, last_tenant.get(p, "")) for p, rows in by_priority.items()}, limit
+    )
+    for priority, (_, tenant) in turns:
+        last_tenant[priority] = tenant
+        found.ready[priority] -= 1
+    if not turns:
+        due = db.execute("SELECT min(due) FROM messages WHERE state = 2").fetchone()[0]
+        found.next_due = None if due is None else due - times.wall
+        return found
+    ids = [row for _, (row, _) in turns]
+    leased = db.execute(
+        "UPDATE messages SET state = 3, delivery = delivery + 1, leased_at = ?, "  # noqa: S608
+        f"lease_until = ?, token = ? || id WHERE id IN ({','.join('?' * len(ids))}) "
+        f"RETURNING {COLUMNS}",
+        (times.wall, until, prefix, *ids),
+    ).fetchall()
+    by_id = {row[0]: row for row in leased}
+    found.rows = [by_id[row] for row in ids]
+    return found
+
+
+def _is_away(db: sqlite3.Connection, priority: Priority) -> bool:
+    row = db.execute(
+        "SELECT 1 FROM messages AS m CROSS JOIN transit AS t USING (message_id) "
+        "WHERE m.state = 1 AND m.priority = ? AND t.holder = '' LIMIT 1",
+        (priority,),
+    ).fetchone()
+    return row is not None
+
+
+def _in_turn(rows: Sequence[tuple[int, str]], last: str) -> list[tuple[int, str]]:
+    """Return rows as one of each tenant, beginning behind the last one served, and again."""
+    by_tenant: dict[str, list[tuple[int, str]]] = {}
+    for row in rows:
+        by_tenant.setdefault(row[1], []).append(row)
+    queues = [
+        iter(by_tenant[tenant])
+        for tenant in sorted(by_tenant, key=lambda tenant: (tenant <= last, tenant))
+    ]
+    turns: list[tuple[int, str]] = []
+    while queues:
+        still = []
+        for queue in queues:
+            row = next(queue, None)
+            if row is not None:
+                turns.append(row)
+                still.append(queue)
+        queues = still
+    return turns
+
+
+def finish(db: sqlite3.Connection, lease: Lease, times: Times) -> str:
+    """Take a finished message off; return which copy Pub/Sub may forget."""
+    leasing.ack(db, lease, times)
+    message_id = lease.message.message_id
+    row = db.execute(
+        "DELETE FROM transit WHERE message_id = ? RETURNING carrier, round", (message_id,)
+    ).fetchone()
+    carrier, number = row or ("", 0)
+    _set_finished(db, message_id, number, times)
+    return str(carrier)
+
+
+def bury(
+    db: sqlite3.Connection,
+    lease: Lease,
+    times: Times,
+    me: str,
+    *,
+    cause: queue_admin_pb2.DeadLetterCause.ValueType,
+    error: object,
+    model: str,
+) -> None:
+    """Make a message a dead letter that is to be sent; its copy goes when that has been done."""
+    leasing.dead_letter(db, lease, times, cause, error, model)  # type: ignore[arg-type]
+    message_id = lease.message.message_id
+    db.execute("UPDATE transit SET sent = 0, holder = ? WHERE message_id = ?", (me, message_id))
+    (number,) = db.execute(
+        "SELECT round FROM transit WHERE message_id = ?", (message_id,)
+    ).fetchone()
+    _set_finished(db, message_id, number, times)
+
+
+def put_back(db: sqlite3.Connection, ids: Sequence[str], times: Times, me: str) -> None:
+    """Let messages be sent again, in a new round: dead letters that were replayed."""
+    for message_id in ids:
+        db.execute(
+            "INSERT OR REPLACE INTO transit(message_id, round, sent, holder) VALUES (?, ?, 0, ?)",
+            (message_id, _next_round(db, message_id, times), me),
+        )
+
+
+def take_in(
+    db: sqlite3.Connection,
+    letter: queue_admin_pb2.QueueMessage,
+    body: bytes,
+    number: int,
+    times: Times,
+) -> None:
+    """Keep a dead letter that another host published, once."""
+    if _is_finished(db, letter.message_id, number):
+        return
+    job = letter.job
+    died = letter.dead_letter_time.ToMicroseconds() / 1e6
+    last = letter.attempts[-1].error if letter.attempts else None
+    db.execute(
+        "INSERT INTO messages(message_id, priority, tenant, state, due, published, delivery, "
+        "track_id, request_id, attributes, body, error, cause, died) "
+        "VALUES (?, ?, ?, 4, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(message_id) DO UPDATE SET "
+        "state = 4, token = NULL, lease_until = NULL, delivery = excluded.delivery, "
+        "error = excluded.error, cause = excluded.cause, died = excluded.died",
+        (
+            letter.message_id,
+            letter.priority if letter.priority in WORDS else 2,
+            job.tenant,
+            died,
+            letter.publish_time.ToMicroseconds() / 1e6,
+            letter.delivery_attempt,
+            job.track.track_id,
+            job.request_id,
+            leasing.attributes_text(letter.attributes),
+            body,
+            error_text(last),
+            letter.cause,
+            died,
+        ),
+    )
+    (row,) = db.execute(
+        "SELECT id FROM messages WHERE message_id = ?", (letter.message_id,)
+    ).fetchone()
+    db.execute("DELETE FROM attempts WHERE message = ?", (row,))
+    for attempt in letter.attempts[-MOST_ATTEMPTS:]:
+        leasing.remember(
+            db,
+            row,
+            attempt.number,
+            attempt.start_time.ToMicroseconds() / 1e6,
+            attempt.end_time.ToMicroseconds() / 1e6 if attempt.HasField("end_time") else None,
+            attempt.error if attempt.HasField("error") else None,
+            attempt.model,
+        )
+    db.execute(
+        "INSERT OR REPLACE INTO transit(message_id, round, sent) VALUES (?, ?, 1)",
+        (letter.message_id, number),
+    )
+    _set_finished(db, letter.message_id, number, times)
+
+
+def give_up(db: sqlite3.Connection, found: Arrival, times: Times, me: str) -> bool:
+    """Take in what Pub/Sub's own policy made a dead letter; return whether it lives on.
+
+    Pub/Sub counts deliveries only. A message that waits for its time is delivered many times
+    until then and is put back; any other was never finished by the workers that had it.
+    """
+    if not _arrive(db, found, times, ""):
+        return False
+    if found.due > times.wall:
+        put_back(db, [found.message_id], times, me)
+        return True
+    db.execute(
+        "UPDATE messages SET state = 4, died = ?, cause = ?, token = NULL, lease_until = NULL "
+        "WHERE message_id = ?",
+        (times.wall, queue_admin_pb2.DEAD_LETTER_CAUSE_WORKER_LOST, found.message_id),
+    )
+    _set_finished(db, found.message_id, found.round, times)
+    return False
+
+
+def lose(db: sqlite3.Connection, carriers: Sequence[str], me: str) -> None:
+    """End the leases of copies that Pub/Sub gave to another: it alone decides who works."""
+    for carrier in carriers:
+        row = db.execute(
+            "SELECT m.id, m.state, m.delivery, m.leased_at, m.message_id FROM transit AS t "
+            "JOIN messages AS m USING (message_id) WHERE t.holder = ? AND t.carrier = ?",
+            (me, carrier),
+        ).fetchone()
+        if row is None:
+            continue
+        if row[1] == LEASED:
+            leasing.remember(db, row[0], row[2], row[3], None, None, "")
+            _unlease(db, row[0])
+        db.execute("UPDATE transit SET holder = '' WHERE message_id = ?", (row[4],))
+
+
+def leave(db: sqlite3.Connection, times: Times, me: str) -> list[str]:
+    """Let go of all that this process holds; return the ids of those to be published anew.
+
+    Those that were tried are, with how often: another host knows nothing of this file.
+    """
+    tried = [
+        row[0]
+        for row in db.execute(
+            "SELECT t.message_id FROM transit AS t JOIN messages AS m USING (message_id) "
+            "WHERE t.holder = ? AND t.sent = 1 AND m.state IN (1, 2) AND m.delivery > 0",
+            (me,),
+        )
+    ]
+    db.execute("UPDATE transit SET holder = '' WHERE holder = ? AND sent = 1", (me,))
+    for message_id in tried:
+        db.execute(
+            "UPDATE transit SET sent = 0, holder = ?, round = ? WHERE message_id = ?",
+            (me, _next_round(db, message_id, times), message_id),
+        )
+    return tried
+
+
+def forgotten(db: sqlite3.Connection, times: Times, me: str) -> None:
+    """Send everything again that waits: the subscription was made anew and holds nothing."""
+    for (message_id,) in db.execute(
+        "SELECT t.message_id FROM transit AS t JOIN messages AS m USING (message_id) "
+        "WHERE t.sent = 1 AND m.state IN (1, 2, 3)"
+    ).fetchall():
+        db.execute(
+            "UPDATE messages SET state = 1, token = NULL, lease_until = NULL "
+            "WHERE message_id = ? AND state = 3",
+            (message_id,),
+        )
+        put_back(db, [message_id], times, me)
+
+
+def tidy(db: sqlite3.Connection, times: Times, keep: float) -> None:
+    """Drop what nobody needs any more: rounds long over, and what Pub/Sub does not keep either."""
+    db.execute(
+        "DELETE FROM finished WHERE message_id IN "
+        "(SELECT message_id FROM finished WHERE at <= ? LIMIT ?)",
+        (times.wall - keep, AT_ONCE),
+    )
+    db.execute(
+        "DELETE FROM transit WHERE message_id IN (SELECT message_id FROM transit AS t "
+        "WHERE NOT EXISTS (SELECT 1 FROM messages AS m WHERE m.message_id = t.message_id) LIMIT ?)",
+        (AT_ONCE,),
+    )
+
+
+def _is_finished(db: sqlite3.Connection, message_id: str, number: int) -> bool:
+    row = db.execute("SELECT round FROM finished WHERE message_id = ?", (message_id,)).fetchone()
+    return row is not None and bool(number <= row[0])
+
+
+def _set_finished(db: sqlite3.Connection, message_id: str, number: int, times: Times) -> None:
+    db.execute("INSERT OR REPLACE INTO finished VALUES (?, ?, ?)", (message_id, number, times.wall))
+
+
+def _next_round(db: sqlite3.Connection, message_id: str, times: Times) -> int:
+    """Return a round above all that this message has had."""
+    (last,) = db.execute(
+        "SELECT max((SELECT coalesce(max(round), 0) FROM transit WHERE message_id = :m), "
+        "(SELECT coalesce(max(round), 0) FROM finished WHERE message_id = :m))",
+        {"m": message_id},
+    ).fetchone()
+    return max(round(times.wall * 1e6), int(last) + 1)
+
+
+def _unlease(db: sqlite3.Connection, row: int) -> None:
+    db.execute(
+        "UPDATE messages SET state = 1, token = NULL, lease_until = NULL WHERE id = ?", (row,)
+    )
