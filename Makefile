@@ -15,10 +15,10 @@ LOCKS := requirements/build.txt requirements/dev.txt requirements/weights.txt
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo run test check lint drift breaking types generate bench quality lock clean
+.PHONY: help setup demo demo-models run test check lint drift breaking types generate bench quality lock clean
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install everything into .venv (about a minute; needs no compiler)
 
@@ -43,6 +43,9 @@ $(STAMP): pyproject.toml $(LOCKS)
 
 demo: $(STAMP) ## Enrich eight made-up tracks through a real server; AUDIO=folder takes yours
 	@$(BIN)/liner demo $(if $(AUDIO),--audio "$(AUDIO)")
+
+demo-models: $(STAMP) ## Two stand-ins for models: one goes down half-way, the other takes over
+	@$(BIN)/liner demo --models
 
 run: $(STAMP) ## Run the server (gRPC 127.0.0.1:50051, HTTP 127.0.0.1:9090)
 	@$(BIN)/liner-server serve
@@ -87,8 +90,8 @@ generate: $(STAMP) ## Write generated/ from protos/
 	@$(IN_VENV) buf generate
 	@touch generated/liner/py.typed
 
-bench: $(STAMP) ## Measure and print the figures of docs/performance.md
-	@$(BIN)/python -m pytest tests/performance -o python_files='bench_*.py' -o timeout=900 -q -s
+bench: $(STAMP) ## Measure and print the figures of docs/performance.md; MODELS=1: only routing
+	@$(BIN)/python -m pytest tests/performance$(if $(MODELS),/bench_models.py) -o python_files='bench_*.py' -o timeout=900 -q -s
 
 quality: $(STAMP) ## Measure accuracy and calibration on unseen pieces; LABELS="NAME=CSV ..." adds sets
 	@$(BIN)/python -m liner_server.evaluation.quality --out docs/quality.md \

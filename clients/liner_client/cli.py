@@ -335,11 +335,22 @@ def _demo(
     keep: Annotated[
         Path | None, typer.Option(file_okay=False, help="Keep tracks and server data here.")
     ] = None,
+    models: Annotated[
+        bool,
+        typer.Option("--models", help="Two stand-ins for models; one is taken down half-way."),
+    ] = False,
 ) -> None:
     """Start a server, let it enrich eight made-up tracks, and check every answer.
 
-    Exit code 0 only if all that was expected came.
+    With --models it is 48 tracks without audio and two stand-ins for language models, and what
+    is checked is that the second takes over. Exit code 0 only if all that was expected came.
     """
+    if models:
+        from liner_client.demo_models import run_models_demo
+
+        if audio is not None:
+            raise typer.BadParameter("has no use for audio", param_hint="--models")
+        raise typer.Exit(execute(lambda: run_models_demo(keep=keep)))
     from liner_client.demo import run_demo
 
     raise typer.Exit(execute(lambda: run_demo(audio=audio, keep=keep)))
