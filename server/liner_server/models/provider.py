@@ -7,7 +7,7 @@ budget of the call it is made for.
 """
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -21,6 +21,7 @@ from liner_server.models import prompt, windows
 from liner_server.models.answer import FieldAnswer, InvalidAnswerError, claims, parse
 from liner_server.models.chat import Chat, ChatCall, ChatReply, Endpoint, estimated_tokens
 from liner_server.models.faults import refused
+from liner_server.models.packing import packs
 from liner_server.ports import Question
 
 _RIVAL_BYTES = 90
@@ -28,9 +29,6 @@ _RIVAL_BYTES = 90
 
 _HONEST = 2.5
 """How many times over the limit of tokens covers what an honest answer takes."""
-
-_PACK_CHARACTERS = 24_000
-"""Text of a shared prompt: enough for eight tracks with lyrics of ordinary length."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +66,6 @@ class Probe:
 class _Asked:
     """One question on its way, and what it has cost so far."""
 
-    place: int
     question: Question
     usage: track_pb2.Usage = field(default_factory=track_pb2.Usage)
     calls: int = 0
@@ -180,11 +177,13 @@ class ChatProvider:
             ProviderError, DeadlineError: not one of them was answered.
 
         """
-        asked = [_Asked(place=place, question=q) for place, q in enumerate(questions)]
+        asked = [_Asked(question=question) for question in questions]
+        fields = [prompt.askable(question, hears=self._hears) for question in questions]
+        together = packs(questions, fields, most=self._settings.pack, alone=self._listens)
         async with asyncio.TaskGroup() as group:
-            for pack, fields in self._packs(asked):
-                group.create_task(self._ask(pack, fields))
-        results = [self._result(one) for one in asked]
+            for places in together:
+                group.create_task(self._ask([asked[place] for place in places], fields[places[0]]))
+        results = [one.result or self._answer(one, [], heard=False) for one in asked]
         errors = [result for result in results if isinstance(result, LinerError)]
         if errors and len(errors) == len(results):
             # The one that is worth another try says most about the endpoint.
@@ -194,30 +193,6 @@ class ChatProvider:
     async def aclose(self) -> None:
         """Close every connection."""
         await self._chat.aclose()
-
-    def _packs(self, asked: Sequence[_Asked]) -> Iterator[tuple[list[_Asked], frozenset[str]]]:
-        """Yield those to be asked together, and what about."""
-        open_packs: dict[frozenset[str], list[_Asked]] = {}
-        sizes: dict[frozenset[str], int] = {}
-        for one in asked:
-            question = one.question
-            fields = prompt.askable(question, hears=self._hears)
-            if not fields:
-                one.result = self._answer(one, [], heard=False)
-            elif len(asked) == 1 or self._listens(question) or prompt.suspicious(question):
-                yield [one], fields
-            else:
-                size = sum(len(text) for text in prompt.texts(question).values())
-                pack = open_packs.setdefault(fields, [])
-                full = sizes.get(fields, 0) + size > _PACK_CHARACTERS
-                if pack and (full or len(pack) >= self._settings.pack):
-                    yield pack, fields
-                    pack = open_packs[fields] = []
-                    sizes[fields] = 0
-                pack.append(one)
-                sizes[fields] = sizes.get(fields, 0) + size
-        for fields, pack in open_packs.items():
-            yield pack, fields
 
     async def _ask(
         self,
@@ -374,9 +349,6 @@ class ChatProvider:
         usd = self._prices.of(model).cost(usage)
         usage.cost_usd = float(usd)
         self._spent(Spent(provider=self.name, model=model, usage=usage, usd=usd))
-
-    def _result(self, one: _Asked) -> ProviderAnswer | LinerError:
-        return one.result if one.result is not None else self._invalid()
 
     def _invalid(self) -> ProviderError:
         return refused(self.name, "MODEL_ANSWER_INVALID", "answered, but not what was asked for")
