@@ -315,6 +315,7 @@ def remember(
     error: track_pb2.Error | None = None,
     model: str = "",
 ) -> None:
+    """Write an attempt into a message's history; without an end its worker was lost."""
     db.execute(
         "INSERT INTO attempts(message, number, started, ended, error, model) "
         "VALUES (?, ?, ?, ?, ?, ?)",
