@@ -54,20 +54,14 @@ _LENIENT = (
     enrichment_pb2.DELIVERY_PROFILE_UNSPECIFIED,
     enrichment_pb2.DELIVERY_PROFILE_MINIMAL,
 )
-_STATES: Mapping[str, Callable[[track_pb2.Track], object]] = {
+_HIDDEN_STATES: Mapping[str, Callable[[track_pb2.Track], bool]] = {
     "artists": lambda track: any(artist.name for artist in track.artists),
     "properties.duration": lambda track: track.properties.HasField("duration"),
-    **{
-        path: attrgetter(path)
-        for path in ("title", "isrc", "label", "territories", "p_line", "genre", "c_line")
-    },
-    **{path: attrgetter(path) for path in ("release_date", "language", "upc", "parental_warning")},
 }
-"""How to ask for what a profile may need."""
+"""How to ask for what is not simply there or not."""
 
-_NEEDED = {
-    profile: tuple((path, _STATES[path]) for path in paths) for profile, paths in REQUIRED.items()
-}
+_ASKED = {profile: attrgetter(*paths) for profile, paths in REQUIRED.items()}
+
 
 _UNHARMED = dict.fromkeys(FAMILIES, 1.0)
 _ORDER = {path: position for position, path in enumerate(FIELDS)}
@@ -163,9 +157,14 @@ def _tell(
 def _complete(
     response: enrichment_pb2.ValidateMetadataResponse, track: track_pb2.Track, profile: Profile
 ) -> None:
-    needed = _NEEDED[profile]
-    missing = [path for path, states in needed if not states(track)]
-    response.scores.completeness = round(1 - len(missing) / len(needed), 4)
+    required = REQUIRED[profile]
+    # A profile needs more than one field, so this is a tuple of them.
+    missing = [
+        path
+        for path, value in zip(required, _ASKED[profile](track), strict=True)
+        if not (value and (path not in _HIDDEN_STATES or _HIDDEN_STATES[path](track)))
+    ]
+    response.scores.completeness = round(1 - len(missing) / len(required), 4)
     for path in missing:
         response.issues.add(
             rule_id="FIELD_MISSING",

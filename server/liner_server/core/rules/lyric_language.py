@@ -75,6 +75,7 @@ _ALIKE = ({"da", "nb", "nn", "no", "sv"}, {"es", "pt", "gl", "ca"})
 """Languages so near to each other that small words are no proof against a statement."""
 
 _LISTED = frozenset(_WORDS) | {"no", "nn"}
+_NO_LANGUAGE = frozenset(("zxx", "mul", "und"))
 _IN_SEVERAL_SCRIPTS = frozenset(
     ("az", "bs", "kk", "ks", "ku", "ky", "mn", "ms", "pa", "sd", "sr", "tg", "tk", "ug", "uz", "yi")
 )
@@ -86,12 +87,9 @@ def contradicted(stated: str, lyrics: str) -> str | None:
     The reason is the tag of the language they are in where that is known, else the ISO 15924
     code of their script. `stated` is a BCP 47 tag.
     """
-    primary = stated.lower().replace("_", "-").partition("-")[0]
-    script = script_of(lyrics)
-    if script is None or primary in ("zxx", "mul", "und"):
-        return None
-    expected = _scripts_of(stated)
-    if not expected or primary in _IN_SEVERAL_SCRIPTS:
+    primary, expected = _written(stated)
+    script = script_of(lyrics) if expected else None
+    if script is None:
         return None
     named = _ONLY.get(script)
     if named is not None:
@@ -154,14 +152,15 @@ def latin_language_of(text: str) -> str | None:
 
 
 @lru_cache(maxsize=1024)
-def _scripts_of(tag: str) -> frozenset[str]:
-    """Scripts in which a language is written; empty when the tag is none."""
+def _written(tag: str) -> tuple[str, frozenset[str]]:
+    """Return a tag's language, and the scripts it is written in; none where they tell nothing."""
     import langcodes
 
-    if not langcodes.tag_is_valid(tag):
-        return frozenset()
+    primary = tag.lower().replace("_", "-").partition("-")[0]
+    if primary in _NO_LANGUAGE | _IN_SEVERAL_SCRIPTS or not langcodes.tag_is_valid(tag):
+        return primary, frozenset()
     script = langcodes.Language.get(tag).maximize().script or ""
-    return _WRITTEN.get(script, frozenset([script])) if script else frozenset()
+    return primary, _WRITTEN.get(script, frozenset([script] if script else []))
 
 
 _WRITTEN = {

@@ -8,6 +8,15 @@ from functools import cache
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.audio.measurements import Listening
+from liner_server.core.rules.book import (
+    AVS,
+    INFO,
+    Found,
+    Heard,
+    RuleBook,
+    Track,
+    shown,
+)
 from liner_server.core.rules.rule import Check, Finding, Rule
 
 ERROR = enrichment_pb2.SEVERITY_ERROR
@@ -15,10 +24,13 @@ WARNING = enrichment_pb2.SEVERITY_WARNING
 
 _DATE = re.compile(r"([0-9]{4})(?:-([0-9]{2})(?:-([0-9]{2}))?)?")
 _LINE = re.compile(r"^\s*(?:\u2117|\u00a9|\([pc]\))?\s*(\d{4})\s+\S")
+_SYMBOL = re.compile(r"^\s*(?:\u2117|\u00a9|\([pc]\)|copyright\b)\s*", re.IGNORECASE)
+_YEAR = re.compile(r"\d{4}")
 FIRST_YEAR = 1860
 """Nobody recorded sound before."""
 
 WORLDWIDE = "Worldwide"
+_BOOK = RuleBook()
 
 
 @cache
@@ -104,7 +116,7 @@ def _line(field: str) -> Check:
     return check
 
 
-RULES = (
+_RULES = (
     Rule(
         rule_id="TERRITORY_UNKNOWN",
         severity=ERROR,
@@ -162,3 +174,86 @@ RULES = (
         check=_line("c_line"),
     ),
 )
+
+
+@_BOOK.rule(
+    "LANGUAGE_SPELLING",
+    INFO,
+    "language",
+    source="BCP 47",
+    why="en, EN and eng are one language in three filters.",
+)
+def _language_spelling(track: Track, _: Heard) -> Found:
+    text = track.language
+    if not text or (len(text) == 2 and text.islower()):
+        return
+    import langcodes
+
+    if len(text) <= 35 and langcodes.tag_is_valid(text):
+        tag = langcodes.standardize_tag(text)
+        if tag != text:
+            yield Finding(message=f"written canonically: {tag}", current=text, suggested=tag)
+
+
+@_BOOK.rule(
+    "TERRITORY_EXCLUSION",
+    ERROR,
+    "territories",
+    source=AVS,
+    why="An exclusion takes away from Worldwide; from nothing it grants nothing.",
+)
+def _exclusion(track: Track, _: Heard) -> Found:
+    codes = track.territories
+    if not codes or not any(code.startswith("-") for code in codes):
+        return
+    if "Worldwide" not in codes:
+        yield Finding(message="excludes without Worldwide", current="; ".join(codes))
+    elif both := [c for c in codes if c.startswith("-") and c[1:] in codes]:
+        yield Finding(message=f"names and excludes {both[0][1:]}", current="; ".join(codes))
+
+
+@_BOOK.rule(
+    "LINE_SYMBOL",
+    INFO,
+    "p_line",
+    source=AVS,
+    why="Shops put the symbol; stated as well it is shown twice.",
+)
+def _symbol(track: Track, _: Heard) -> Found:
+    for path, text in (("p_line", track.p_line), ("c_line", track.c_line)):
+        if text and (clean := _SYMBOL.sub("", text)) != text:
+            yield Finding(message="without the symbol", current=text, suggested=clean, field=path)
+
+
+@_BOOK.rule(
+    "LINE_YEAR",
+    ERROR,
+    "p_line",
+    source=AVS,
+    why="No right began before sound was recorded or begins in years to come.",
+)
+def _line_year(track: Track, _: Heard) -> Found:
+    for path, text in (("p_line", track.p_line), ("c_line", track.c_line)):
+        found = _YEAR.match(_SYMBOL.sub("", text)) if text else None
+        if found and not 1860 <= int(found[0]) <= datetime.now(UTC).year + 1:
+            yield Finding(message=f"impossible year {found[0]}", current=text, field=path)
+
+
+@_BOOK.rule(
+    "RELEASE_BEFORE_RECORDING",
+    WARNING,
+    "release_date",
+    source=AVS,
+    why="Nothing is released before the year in which its rights began.",
+)
+def _release(track: Track, _: Heard) -> Found:
+    found = _YEAR.match(_SYMBOL.sub("", track.p_line)) if track.p_line else None
+    released = track.release_date[:4]
+    if found and released.isdecimal() and int(released) < int(found[0]):
+        yield Finding(
+            message=f"before the (P) year {found[0]} of '{shown(track.p_line)}'",
+            current=track.release_date,
+        )
+
+
+RULES = (*_RULES, *_BOOK.rules)

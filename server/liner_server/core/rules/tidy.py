@@ -188,12 +188,10 @@ def plain_places_and_dates(track: Track) -> bool:
         return False
     if track.territories and not _known_territories(tuple(track.territories)):
         return False
-    return _lines_hold(track)
-
-
-def _lines_hold(track: Track) -> bool:
     p_line, c_line = track.p_line, track.c_line
-    return not (p_line and not _line_holds(p_line)) and not (c_line and not _line_holds(c_line))
+    if p_line and not (_line_holds(p_line) and (not date or date[:4] >= p_line[:4])):
+        return False
+    return not c_line or _line_holds(c_line)
 
 
 @lru_cache(maxsize=_KEPT)
@@ -208,8 +206,7 @@ def _line_holds(text: str) -> bool:
 
 @lru_cache(maxsize=1024)
 def _known_language(tag: str) -> bool:
-    track = Track(language=tag)
-    return _silent(places_and_dates.RULES, track) and _silent(music.RULES, track)
+    return _silent(places_and_dates.RULES, Track(language=tag))
 
 
 @lru_cache(maxsize=_KEPT)
@@ -220,12 +217,11 @@ def _known_date(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def _known_territories(entries: tuple[str, ...]) -> bool:
-    track = Track(territories=entries)
-    return _silent(places_and_dates.RULES, track) and _silent(music.RULES, track)
+    return _silent(places_and_dates.RULES, Track(territories=entries))
 
 
 def plain_music(track: Track) -> bool:
-    """Whether key, tempo, genre, lists, lyrics and the lines' years are past all doubt."""
+    """Whether key, tempo, genre, lists and lyrics are past all doubt."""
     bpm, language, lyrics = track.bpm, track.language, track.lyrics
     if track.key not in _KEYS or (bpm and not 60 <= bpm <= 200):
         return False
@@ -233,7 +229,7 @@ def plain_music(track: Track) -> bool:
         return False
     if track.tags and "mode" in track.tags:
         return False
-    if language == "zxx" or (language and not _known_language(language)):
+    if language == "zxx":
         return False
     genre = track.genre
     if genre and not _known_genre(genre):
@@ -244,13 +240,6 @@ def plain_music(track: Track) -> bool:
     for entries in (track.subgenres, track.moods, track.instruments):
         if len(entries) > 1 and len({entry.casefold() for entry in entries}) < len(entries):
             return False
-    if track.territories and not _known_territories(tuple(track.territories)):
-        return False
-    if not _lines_hold(track):
-        return False
-    released, line = track.release_date, track.p_line
-    if released and line and not (_known_date(released) and released[:4] >= line[:4]):
-        return False
     return not lyrics or music.lyrics_pass(track)
 
 
