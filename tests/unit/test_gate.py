@@ -52,7 +52,22 @@ def test_a_click_is_answered_without_failing(samples: int) -> None:
 
 def test_the_table_was_fitted_on_the_measures_that_the_code_takes() -> None:
     """A measure added or renamed without a new fit would silently weigh the wrong thing."""
-    names, values = gate.describe(np.sin(np.arange(SAMPLE_RATE) * 0.06).astype(np.float32))
+    mono = np.sin(np.arange(SAMPLE_RATE) * 0.06).astype(np.float32)
 
-    assert load_table("gate").features == tuple(names)
+    names, values = gate.describe(mono)
+    embedding = gate.embedding_of(mono)
+
+    assert load_table("gate").features[: len(names)] == tuple(names)
+    assert len(load_table("gate").features) == len(names) + embedding.shape[1]
     assert values.shape == (len(names),)
+
+
+def test_what_the_tagger_heard_need_not_be_heard_again() -> None:
+    """The network costs most of the gate's time, and the tagger runs it anyway."""
+    piece = Piece(bpm=120, key="D minor", style="rock", seconds=9, seed=4)
+    mono = render(piece, sample_rate=SAMPLE_RATE).mean(1)
+
+    alone = classify_content(mono)
+    shared = classify_content(mono, embedding=gate.embedding_of(mono))
+
+    assert alone == shared

@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 from liner_server.evaluation.encode import FORMATS, write
+from liner_server.evaluation.score import key_is_heard
 from liner_server.evaluation.sounds import SOUNDS, render_sound
 from liner_server.evaluation.styles import STYLES
 from liner_server.evaluation.synth import Piece, draw, render
@@ -44,6 +45,20 @@ def test_drums_fall_on_the_beat() -> None:
 
     loud = mono[: 15 * int(RATE * 0.4)].reshape(15, -1)
     assert (loud[:, : RATE // 20].max(1) > 3 * loud[:, -RATE // 20 :].max(1)).all()
+
+
+def test_a_riff_of_one_chord_does_not_say_its_key() -> None:
+    """A label that nobody can hear would count a good ear wrong."""
+    riff = Piece(bpm=120, key="G major", style="riff", seconds=2, seed=3)
+    ballad = Piece(bpm=70, key="G major", style="chorale", seconds=30, seed=3)
+
+    assert not key_is_heard(riff)
+    assert key_is_heard(ballad)
+
+
+def test_drums_do_not_say_their_key() -> None:
+    """Every piece is drawn with a key, and some have no note."""
+    assert not key_is_heard(Piece(bpm=120, key="G major", style="drums", seconds=20))
 
 
 @pytest.mark.parametrize("kind", sorted(SOUNDS))

@@ -18,7 +18,13 @@ from liner_server.audio.tables import load_table
 SHORTEST_SECONDS = 0.8
 """Less than two beats at any usual tempo: nothing repeats."""
 
-_LISTED = 4
+LISTED = 8
+"""Candidates named at most: the answer and seven others."""
+
+_RELATIVES = (0.5, 2.0, 2 / 3, 1.5)
+"""Always listed, if they are tempi at all: what another listener may tap instead."""
+
+_FASTEST, _SLOWEST = 400.0, 20.0
 _SAME = 0.04
 """Tempi within this share of each other are one tempo, as listeners and tests hold."""
 
@@ -41,8 +47,7 @@ def judge(heard: rhythm.Rhythm) -> Tempo:
     shares = softmax(load_table("tempo").apply(values)[:, 0])
     pulse = load_table("pulse")
     beat = float(1 / (1 + np.exp(-pulse.apply(beat_features(heard, shares)[1][None])[0, 0])))
-    order = np.argsort(-shares)[:_LISTED]
-    candidates = tuple((round(float(tempi[i]), 2), float(shares[i]) * beat) for i in order)
+    candidates = _listed(tempi, shares * beat)
     best = candidates[0][0]
     steady = rhythm.stability(heard, best)
     features = {
@@ -68,6 +73,32 @@ def judge(heard: rhythm.Rhythm) -> Tempo:
         stability=steady,
         features=features,
     )
+
+
+def _listed(tempi: Floats, scores: Floats) -> tuple[tuple[float, float], ...]:
+    """Return the best tempi and the best one's relatives with their scores, best first."""
+    order = [int(i) for i in np.argsort(-scores)]
+    best = float(tempi[order[0]])
+    chosen = [(best, float(scores[order[0]]))]
+
+    def add(bpm: float, score: float) -> None:
+        if len(chosen) < LISTED and all(abs(bpm / other - 1) >= _SAME for other, _ in chosen):
+            chosen.append((bpm, score))
+
+    for i in order[1:4]:
+        add(float(tempi[i]), float(scores[i]))
+    for ratio in _RELATIVES:
+        bpm = best * ratio
+        near = np.flatnonzero(np.abs(tempi / bpm - 1) < _SAME)
+        if len(near):
+            place = near[int(scores[near].argmax())]
+            add(float(tempi[place]), float(scores[place]))
+        elif _SLOWEST <= bpm <= _FASTEST:
+            add(bpm, 0.0)
+    for i in order[4:]:
+        add(float(tempi[i]), float(scores[i]))
+    chosen.sort(key=lambda candidate: -candidate[1])
+    return tuple((round(bpm, 2), score) for bpm, score in chosen)
 
 
 def beat_features(heard: rhythm.Rhythm, shares: Floats) -> tuple[list[str], Floats]:

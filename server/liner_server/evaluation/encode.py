@@ -1,6 +1,6 @@
-"""Samples into a file of any format Liner reads, tags included."""
+"""Samples into a file of any format Liner reads, tags included, and out of one again."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 
@@ -67,3 +67,19 @@ def write(
         for ready in resampler.resample(None):
             container.mux(stream.encode(ready))
         container.mux(stream.encode(None))
+
+
+def read(path: Path, sample_rate: int) -> Samples:
+    """Return a recording as mono, for fitting; what strangers send goes through `listen`."""
+    resampler = av.AudioResampler(format="fltp", layout="mono", rate=sample_rate)
+    with av.open(str(path), metadata_errors="ignore") as container:
+        blocks = list(_blocks(container.decode(audio=0), resampler))
+    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
+
+
+def _blocks(frames: Iterator[av.AudioFrame], resampler: av.AudioResampler) -> Iterator[Samples]:
+    for frame in frames:
+        for ready in resampler.resample(frame):
+            yield ready.to_ndarray()[0]
+    for ready in resampler.resample(None):
+        yield ready.to_ndarray()[0]

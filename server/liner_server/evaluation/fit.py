@@ -1,200 +1,137 @@
-"""Fits the shipped tables: `python -m liner_server.evaluation.fit --cache DIR`.
+"""Fits the shipped tables: `python -m liner_server.evaluation.fit --cache DIR --clips CSV`.
 
-Everything is fitted on the project's own pieces and sounds, by seed: estimators on the first
-range, calibration on the second; `quality` reports on the third. The gate also takes labelled
-recordings with `--sounds CSV` (columns path,content), since synthetic speech is too easily told.
-A cache keeps what was heard, so that a second fit takes seconds. Tables carry their provenance.
+Fitted on the project's own pieces and sounds, by seed, and on the clips that `recordings` fetches
+and renders: estimators on the first range of seeds and most clips, calibration on the second range
+and the other clips; `quality` reports on the third range and on clips never seen here. A cache
+keeps what was heard, so that a second fit takes minutes. Tables carry their provenance.
 """
 
 import argparse
-import csv
 import datetime
 import json
-import pickle
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from liner_server.audio import chroma, gate, key, rhythm, tempo
+from liner_server.audio import gate, key, rhythm, tempo
 from liner_server.audio.measurements import Content
-from liner_server.audio.spectra import SAMPLE_RATE, Floats, softmax
-from liner_server.audio.tables import parse_table
+from liner_server.audio.spectra import SAMPLE_RATE, softmax
+from liner_server.audio.tables import load_table, parse_table
 from liner_server.core.calibration import feature, log_odds
-from liner_server.evaluation import metrics, synth
+from liner_server.evaluation import metrics
+from liner_server.evaluation.heard import (
+    LEAST_SECONDS,
+    Heard,
+    Keyed,
+    cached,
+    hear_clip,
+    hear_notes,
+    hear_piece,
+    hear_sound,
+    rows_of,
+)
 from liner_server.evaluation.regress import classify, rank
-from liner_server.evaluation.sounds import SOUNDS, render_sound
-from liner_server.evaluation.styles import STYLES
 
-ESTIMATOR_SEEDS = range(1400)
+ESTIMATOR_SEEDS = range(1100)
 CALIBRATION_SEEDS = range(1400, 1800)
 REPORT_SEEDS = range(1800, 2200)
+KEY_SEEDS = range(20_000, 21_600)
+"""Pieces of which only the key is learned: that takes a tenth of the time."""
+
 SOUND_SEEDS = range(300)
 CALIBRATION_SOUND_SEEDS = range(300, 360)
 REPORT_SOUND_SEEDS = range(360, 420)
 
-_LOOP_STYLES = ("drums", "percussion", "clatter", "metronome", "breakbeat", "bass line", "riff",
-                "solo", "ambient")  # fmt: skip
-"""What gates take for noise: the gate gets extra loops of these."""
+TEMPO_FEATURES = ("margin", "agreement", "beat", "log seconds")
+KEY_FEATURES = ("margin", "agreement", "tonal", "log seconds")
+"""What tells right answers from wrong ones beside the score."""
+
+MUSIC_ABOVE = 0.25
+"""Music is the answer from this probability on: refusing it costs more than a tempo for a bird."""
+
+LEAST_BEAT, LEAST_TONAL = 0.03, 0.25
+"""Below this probability of a beat, or of a tonal centre, there is no answer. Nearly all
+music gets a tempo, with a low probability where the beat is weak; the rest stops at the gate."""
 
 _AUDIO_TABLES = Path(gate.__file__).parent / "tables"
 _CORE_TABLES = _AUDIO_TABLES.parent.parent / "core" / "tables"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Heard:
-    """A piece or sound, with what the analysis heard in it."""
-
-    bpm: float | None
-    """None for what is not music."""
-
-    key: str | None
-    """None for what has no key: sounds, and styles of drums alone."""
-
-    rhythm: rhythm.Rhythm
-    notes: chroma.Chroma
-
-
-def hear_piece(seed: int) -> Heard:
-    """Return what is heard in one of the generator's pieces."""
-    piece = synth.draw(seed)
-    mono = synth.render(piece, sample_rate=SAMPLE_RATE).mean(1)
-    style = STYLES[piece.style]
-    tonal = bool(style.chords or style.bass or style.melody)
-    return Heard(
-        bpm=piece.bpm,
-        key=piece.key if tonal else None,
-        rhythm=rhythm.hear(mono),
-        notes=chroma.measure(mono),
-    )
-
-
-def hear_sound(seed: int) -> Heard:
-    """Return what is heard in one of the generator's sounds that are not music."""
-    mono = sound(seed)[1]
-    return Heard(bpm=None, key=None, rhythm=rhythm.hear(mono), notes=chroma.measure(mono))
-
-
-def sound(seed: int) -> tuple[Content, Floats]:
-    """Return a random sound that is not music and not silence, and its kind."""
-    rng = np.random.default_rng([seed, 4])
-    # Speech and calls count double: they are what is met.
-    kinds = [*(kind for kind in SOUNDS if kind != "silence"), "speech", "calls"]
-    kind = kinds[seed % len(kinds)]
-    # A short clatter cannot be told from a loop of percussion, by anyone.
-    seconds = float(rng.uniform(8, 20) if kind == "knocks" else rng.uniform(2, 20))
-    samples = render_sound(kind, seconds=seconds, seed=seed, sample_rate=SAMPLE_RATE)
-    return Content.SPEECH if kind == "speech" else Content.NOISE, samples.mean(1)
-
-
-def gate_row(seed: int) -> tuple[int, Floats]:
-    """Return the class and the gate's features of a piece or sound."""
-    if seed % 5 >= 3:
-        content, mono = sound(seed)
-    else:
-        loop = seed % 5 == 0
-        style = _LOOP_STYLES[seed // 5 % len(_LOOP_STYLES)] if loop else None
-        piece = synth.draw(seed, style=style, loop=True if loop else None)
-        mono = synth.render(piece, sample_rate=SAMPLE_RATE).mean(1)[: 20 * SAMPLE_RATE]
-        content = Content.MUSIC
-    return gate.CLASSES.index(content), gate.describe(mono)[1]
-
-
-def gate_recording(row: tuple[str, str]) -> tuple[int, Floats]:
-    """Return the class and the gate's features of a labelled recording."""
-    from liner_server.evaluation.labelled import decode
-
-    path, content = row
-    return gate.CLASSES.index(Content(content)), gate.describe(decode(Path(path)))[1]
-
-
-def same_tempo(tempi: Floats, bpm: float) -> NDArray[np.bool_]:
-    """Return which tempi are within 4 % of the label."""
-    return np.asarray(np.abs(tempi / bpm - 1) < 0.04)
-
-
-def fit_tempo(pieces: Sequence[Heard], sounds: Sequence[Heard]) -> dict[str, dict[str, Any]]:
+def fit_tempo(everything: Sequence[Heard]) -> dict[str, dict[str, Any]]:
     """Return the tables that rank tempi and that tell whether there is a beat."""
-    groups: list[Floats] = []
-    right: list[NDArray[np.bool_]] = []
+    groups, right, others = [], [], []
     names: list[str] = []
-    for heard in pieces:
-        tempi = np.array(rhythm.candidates(heard.rhythm))
-        names, values = rhythm.describe(heard.rhythm, tempi)
-        groups.append(values)
-        right.append(same_tempo(tempi, heard.bpm or 0.0))
-    model = rank(groups, right, penalty=5.0, units=8, networks=3)
-    ranking = model.as_json(names)
-    table = parse_table(ranking)
-    rows, classes = [], []
-    for heard in (*pieces, *sounds):
+    for heard in everything:
+        if heard.rhythm is None or (heard.bpm is None and heard.seconds < LEAST_SECONDS):
+            continue
         tempi = np.array(rhythm.candidates(heard.rhythm))
         if not len(tempi):
             continue
-        values = rhythm.describe(heard.rhythm, tempi)[1]
-        shares = softmax(table.apply(values)[:, 0])
-        names, row = tempo.beat_features(heard.rhythm, shares)
+        names, values = rhythm.describe(heard.rhythm, tempi)
+        if heard.bpm is not None:
+            groups.append(values)
+            right.append(heard.right_tempi(tempi))
+        others.append((heard, heard.rhythm, values))
+    ranking = rank(groups, right, penalty=5.0, units=8, networks=3).as_json(names)
+    table = parse_table(ranking)
+    rows, classes = [], []
+    for heard, rhythmic, values in others:
+        names, row = tempo.beat_features(rhythmic, softmax(table.apply(values)[:, 0]))
         rows.append(row)
         classes.append(int(heard.bpm is not None))
     pulse = classify(np.array(rows), np.array(classes), penalty=3.0)
-    return {"tempo": ranking, "pulse": pulse.as_json(names, numbers={"least": 0.25})}
+    return {"tempo": ranking, "pulse": pulse.as_json(names, numbers={"least": LEAST_BEAT})}
 
 
-def fit_key(pieces: Sequence[Heard], sounds: Sequence[Heard]) -> dict[str, dict[str, Any]]:
+def fit_key(everything: Sequence[Heard], more: Sequence[Keyed]) -> dict[str, dict[str, Any]]:
     """Return the tables that rank keys and that tell whether there is a tonal centre."""
-    tonal = [heard for heard in pieces if heard.key]
-    described = [key.describe(heard.notes) for heard in tonal]
+    keyed = [Keyed(key=h.key, notes=h.notes) for h in everything if h.key] + list(more)
+    described = [key.describe(one.notes) for one in keyed]
     names = described[0][0]
-    right = [np.array([name == canonical(heard.key or "") for name in key.KEYS]) for heard in tonal]
+    right = [np.array([name == one.key for name in key.KEYS]) for one in keyed]
     ranking = rank([values for _, values in described], right, penalty=10.0).as_json(names)
     table = parse_table(ranking)
     rows, classes = [], []
-    for heard in (*pieces, *sounds):
-        if not len(heard.notes.frames):
+    for heard in everything:
+        if heard.pitched is None or not len(heard.notes.frames):
             continue
         shares = softmax(table.apply(key.describe(heard.notes)[1])[:, 0])
         names, row = key.tonal_features(heard.notes, shares)
         rows.append(row)
-        classes.append(int(heard.key is not None))
+        classes.append(int(heard.pitched))
     centre = classify(np.array(rows), np.array(classes), penalty=3.0)
-    return {"key": ranking, "tonal": centre.as_json(names, numbers={"least": 0.25})}
+    return {"key": ranking, "tonal": centre.as_json(names, numbers={"least": LEAST_TONAL})}
 
 
-def fit_gate(rows: Iterable[tuple[int, Floats]]) -> dict[str, dict[str, Any]]:
+def fit_gate(everything: Iterable[Heard]) -> dict[str, dict[str, Any]]:
     """Return the table that tells music, speech and noise apart."""
-    classes, values = zip(*rows, strict=True)
-    model = classify(np.array(values), np.array(classes), penalty=10.0, units=6, networks=3)
+    heard = list(everything)
+    classes = np.array([gate.CLASSES.index(one.content) for one in heard])
     names = gate.describe(np.sin(np.arange(SAMPLE_RATE, dtype=np.float32)))[0]
-    return {"gate": model.as_json(names, numbers={"music_above": 0.25})}
+    rows = np.array([np.concatenate([one.measures, one.embedding]) for one in heard])
+    names += [f"embedding {number}" for number in range(rows.shape[1] - len(names))]
+    model = classify(rows, classes, penalty=10.0)
+    return {"gate": model.as_json(names, numbers={"music_above": MUSIC_ABOVE})}
 
 
 def fit_calibration(heard: Sequence[Heard]) -> dict[str, Any]:
     """Return the curves for tempo and key measured by Liner."""
     curves = []
-    for field, extra in (
-        ("bpm", ("margin", "agreement", "beat", "log seconds")),
-        ("key", ("margin", "agreement", "tonal", "log seconds")),
-    ):
+    for field, extra in (("bpm", TEMPO_FEATURES), ("key", KEY_FEATURES)):
         scores, features, hits = [], [], []
         for one in heard:
-            if field == "bpm":
-                found = tempo.judge(one.rhythm)
-                if found.bpm is None:
-                    continue
-                hit = bool(one.bpm and same_tempo(np.array(found.bpm), one.bpm))
-            else:
-                named = key.judge(one.notes)
-                if named.key is None:
-                    continue
-                hit = bool(one.key and named.key == canonical(one.key))
-            judged = found if field == "bpm" else named
-            scores.append(log_odds(judged.score))
-            features.append([feature(name, judged.features, 0.0) for name in extra])
+            if gate.judge(one.measures, one.embedding)[0] is not Content.MUSIC:
+                continue
+            found = _judged(one, field)
+            if found is None:
+                continue
+            hit, score, measured = found
+            scores.append(log_odds(score))
+            features.append([feature(name, measured, 0.0) for name in extra])
             hits.append(int(hit))
         rows = np.column_stack([scores, np.array(features)])
         model = classify(rows, np.array(hits), penalty=2.0)
@@ -216,59 +153,62 @@ def fit_calibration(heard: Sequence[Heard]) -> dict[str, Any]:
     return {"curves": curves}
 
 
-def canonical(name: str) -> str:
-    """Return a generator's key as the estimator spells it."""
-    tonic, mode = name.split()
-    return f"{key.NOTES[synth.NOTES.index(tonic)]} {mode}"
+def _judged(one: Heard, field: str) -> tuple[bool, float, dict[str, float]] | None:
+    """Return whether an answer is right, its score and features; None without answer or label."""
+    music = one.content is Content.MUSIC
+    if field == "bpm":
+        if one.rhythm is None or (music and one.bpm is None):
+            return None
+        found = tempo.judge(one.rhythm)
+        if found.bpm is None:
+            return None
+        hit = music and bool(one.right_tempi(np.array([found.bpm]))[0])
+        return hit, found.score, dict(found.features)
+    if one.pitched is None:
+        return None
+    named = key.judge(one.notes)
+    if named.key is None:
+        return None
+    return named.key == one.key, named.score, dict(named.features)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fit every table and write it where the package reads it."""
     parser = argparse.ArgumentParser(prog="liner_server.evaluation.fit", description=__doc__)
     parser.add_argument("--cache", type=Path, required=True, help="folder for what was heard")
-    parser.add_argument("--sounds", type=Path, help="CSV of recordings for the gate")
-    parser.add_argument("--sounds-from", default="", help="where those recordings come from")
+    parser.add_argument("--clips", type=Path, help="fit.csv that `recordings` wrote")
     chosen = parser.parse_args(arguments)
     chosen.cache.mkdir(parents=True, exist_ok=True)
 
-    gate_rows = cached(chosen.cache, "gate", gate_row, range(7000, 7800))
-    origin = "generator, seeds 7000-7799"
-    if chosen.sounds:
-        with chosen.sounds.open(newline="", encoding="utf-8") as file:
-            listed = [(row["path"], row["content"]) for row in csv.DictReader(file)]
-        gate_rows = gate_rows + cached(chosen.cache, "recordings", gate_recording, listed)
-        origin += f", and {len(listed)} recordings: {chosen.sounds_from}"
-    write_tables(fit_gate(gate_rows), origin)
-
+    clips: list[Heard] = cached(chosen.cache, "clips", hear_clip, rows_of(chosen.clips))
+    held = [clip for clip in clips if zlib.crc32(clip.name.encode()) % 5 == 4]
+    used = [clip for clip in clips if zlib.crc32(clip.name.encode()) % 5 != 4]
     pieces = cached(chosen.cache, "pieces", hear_piece, ESTIMATOR_SEEDS)
     sounds = cached(chosen.cache, "sounds", hear_sound, SOUND_SEEDS)
-    origin = f"generator, pieces {ESTIMATOR_SEEDS}, sounds {SOUND_SEEDS}"
-    write_tables(fit_tempo(pieces, sounds), origin)
-    write_tables(fit_key(pieces, sounds), origin)
+    keyed = cached(chosen.cache, "keys", hear_notes, KEY_SEEDS)
+    origin = (
+        f"generator, pieces {ESTIMATOR_SEEDS}, sounds {SOUND_SEEDS}, and {len(used)} clips of "
+        "evaluation.recordings"
+    )
+    everything: list[Heard] = [*pieces, *sounds, *used]
+    write_tables(fit_gate(everything), origin)
+    write_tables(fit_tempo(everything), origin)
+    write_tables(fit_key(everything, keyed), f"{origin}; keys also of pieces {KEY_SEEDS}")
 
-    for module in (tempo, key):
-        module.load_table.cache_clear()
-    held = cached(chosen.cache, "calibration", hear_piece, CALIBRATION_SEEDS)
+    load_table.cache_clear()
+    held += cached(chosen.cache, "calibration", hear_piece, CALIBRATION_SEEDS)
     held += cached(chosen.cache, "calibration-sounds", hear_sound, CALIBRATION_SOUND_SEEDS)
-    origin = f"generator, pieces {CALIBRATION_SEEDS}, sounds {CALIBRATION_SOUND_SEEDS}"
+    origin = (
+        f"generator, pieces {CALIBRATION_SEEDS}, sounds {CALIBRATION_SOUND_SEEDS}, and other "
+        "clips of evaluation.recordings"
+    )
     write(_CORE_TABLES / "calibration.json", provenance(origin) | fit_calibration(held))
-
-
-def cached(folder: Path, name: str, work: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
-    """Return the work's results for all items, from the cache if it has them."""
-    path = folder / f"{name}.pickle"
-    if path.exists():
-        return list(pickle.loads(path.read_bytes()))  # noqa: S301 - our own file
-    with ProcessPoolExecutor() as pool:
-        results = list(pool.map(work, items, chunksize=8))
-    path.write_bytes(pickle.dumps(results))
-    return results
 
 
 def provenance(origin: str) -> dict[str, Any]:
     """Return what a table says about where it comes from."""
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    command = "python -m liner_server.evaluation.fit --cache DIR"
+    command = "python -m liner_server.evaluation.fit --cache DIR --clips DIR/fit.csv"
     return {"provenance": {"data": origin, "date": today, "command": command}}
 
 

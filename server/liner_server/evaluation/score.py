@@ -19,8 +19,12 @@ if TYPE_CHECKING:
     from liner_server.evaluation.synth import Piece
 
 _NUMERALS = {"i": 0, "ii": 1, "iii": 2, "iv": 3, "v": 4, "vi": 5, "vii": 6}
-_TONICS = {"C": 0, "C#": 1, "Db": 1, "D": 2, "Eb": 3, "D#": 3, "E": 4, "F": 5, "F#": 6, "Gb": 6,
-           "G": 7, "Ab": 8, "G#": 8, "A": 9, "Bb": 10, "A#": 10, "B": 11}  # fmt: skip
+PITCH_CLASSES = {
+    "C": 0, "C#": 1, "Db": 1, "D": 2, "Eb": 3, "D#": 3, "E": 4, "F": 5, "F#": 6, "Gb": 6, "G": 7,
+    "Ab": 8, "G#": 8, "A": 9, "Bb": 10, "A#": 10, "B": 11,
+}  # fmt: skip
+"""Semitones above C."""
+
 _STEPS = {"4/4": (16, 4), "3/4": (12, 4), "6/8": (12, 6)}
 """Sixteenths in a bar, and in a beat."""
 
@@ -86,6 +90,32 @@ def compose(piece: "Piece") -> Iterator[Event]:
                 yield Event(time, max(0.03, end - clock.at(position)), name, voice, pitch, strength)
 
 
+def key_is_heard(piece: "Piece") -> bool:
+    """Return whether a piece's sounds, and not only its composer, say what key it is in.
+
+    A riff of three notes is in many keys and a chord without third in two modes; and where the
+    relative key's chord sounds as long as the tonic's and the progression does not begin at home,
+    the very same chords are another piece's in the relative key.
+    """
+    tonic_name, mode = piece.key.split()
+    tonic, third = PITCH_CLASSES[tonic_name], 4 if mode == "major" else 3
+    heard = np.zeros(12)
+    for event in compose(piece):
+        begin, end = max(0.0, event.time), min(piece.seconds, event.time + event.seconds)
+        if event.part != "drums" and end > begin:
+            heard[int(event.pitch - tonic) % 12] += end - begin
+    shares = heard / max(1e-9, heard.sum())
+    if (shares > 0.005).sum() < 5 or min(shares[0], shares[third]) < 0.04:
+        return False
+    rng = np.random.default_rng([piece.seed, 2])
+    row = _harmony(piece, STYLES[piece.style], rng).first_row
+    roots = [(chord.tones[0] - tonic) % 12 for chord in row]
+    if not STYLES[piece.style].chords and not STYLES[piece.style].bass:
+        return True
+    relative = roots.count(9 if mode == "major" else 3)
+    return roots.count(0) > relative or (roots[0] == 0 and roots.count(0) == relative)
+
+
 class _Clock:
     """From sixteenths to seconds: swing, drift and where the recording was cut."""
 
@@ -119,7 +149,7 @@ def _harmony(piece: "Piece", style: Style, rng: np.random.Generator) -> "_Harmon
     if rng.random() < 0.5:
         chosen[1] = chosen[0]
     sevenths = rng.random() < (0.7 if style.swing or style.arpeggio else 0.2)
-    tonic = _TONICS[tonic_name]
+    tonic = PITCH_CLASSES[tonic_name]
     rows = [
         [_chord(name, tonic, mode, sevenths=sevenths) for name in text.split()] for text in chosen
     ]
@@ -139,6 +169,11 @@ class _Harmony:
         self._bars = bars_a_chord
         self._modulation = modulation
         self._turn = turn
+
+    @property
+    def first_row(self) -> list[Chord]:
+        """The progression that the piece begins with."""
+        return self._rows[0]
 
     def at(self, bar: float) -> Chord:
         row = self._rows[int(bar // 8) % 2]

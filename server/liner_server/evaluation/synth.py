@@ -89,7 +89,7 @@ def render(piece: Piece, *, sample_rate: int = 44_100) -> Samples:
         pan = pans.get(event.part, 0.0)
         for channel, gain in enumerate((1 - pan, 1 + pan)):
             mix[begin : begin + len(sound), channel] += np.float32(gain * event.gain) * sound
-    return _master(mix, piece, sample_rate, rng)[:frames]
+    return master(mix, piece, sample_rate, rng)[:frames]
 
 
 def _sound(
@@ -112,7 +112,7 @@ def _sound(
     return cache[name]
 
 
-def _master(mix: Samples, piece: Piece, rate: int, rng: np.random.Generator) -> Samples:
+def master(mix: Samples, piece: Piece, rate: int, rng: np.random.Generator) -> Samples:
     """Add the room, the tone control and the noise, and bring the level below full scale."""
     if piece.reverb or piece.tilt_db:
         length = sfft.next_fast_len(len(mix) + rate, real=True)
