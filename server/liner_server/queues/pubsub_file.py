@@ -7,6 +7,7 @@ A living message is in `messages` from the moment this host published it or was 
 handed out only by the process that holds its copy. Whoever shares the file sees the same.
 """
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ CREATE INDEX IF NOT EXISTS held_by ON transit(holder) WHERE holder != '';
 CREATE TABLE IF NOT EXISTS finished(
   message_id TEXT PRIMARY KEY, round INT NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS finished_at ON finished(at);
+CREATE TRIGGER IF NOT EXISTS left AFTER DELETE ON messages BEGIN
+  DELETE FROM transit WHERE message_id = OLD.message_id;
+END;
 """
 )
 
@@ -76,20 +80,17 @@ def put(
     times: Times,
     keep: float,
     me: str,
-) -> tuple[str, bool]:
-    """Write a job that is not sent yet; return its id, and whether it must be sent.
+) -> tuple[str, Unsent | None]:
+    """Write a job that is not sent yet; return its id, and what must be sent.
 
     `fresh` is used in place of `letter`, whose id its request id made, when that was used for
     another job so long ago that it is forgotten.
     """
     job = letter.job
-    old = (
-        job.request_id
-        and db.execute(
-            "SELECT 1 FROM requests WHERE tenant = ? AND request_id = ? AND at <= ?",
-            (job.tenant, job.request_id, times.wall - keep),
-        ).fetchone()
-    )
+    old = job.request_id and db.execute(
+        "SELECT 1 FROM requests WHERE tenant = ? AND request_id = ? AND at <= ?",
+        (job.tenant, job.request_id, times.wall - keep),
+    ).fetchone()
     written = leasing.publish(db, fresh if old else letter, times, keep)
     found = db.execute(
         "SELECT t.sent FROM messages AS m LEFT JOIN transit AS t USING (message_id) "
@@ -98,23 +99,23 @@ def put(
     ).fetchone()
     if found is None or found[0] == 1:
         # Done already, or on its way already: the same request came again.
-        return written, False
+        return written, None
     if found[0] is None:
         db.execute(
             "INSERT INTO transit(message_id, round, sent, holder) VALUES (?, ?, 0, ?)",
             (written, _next_round(db, written, times), me),
         )
-    return written, True
+    return written, unsent(db, times, me, [written])[0]
 
 
 def take_back(db: sqlite3.Connection, message_id: str) -> None:
     """Forget a job that could not be sent, with its request id."""
-    gone = db.execute(
-        "DELETE FROM transit WHERE message_id = ? AND sent = 0 RETURNING message_id", (message_id,)
+    unsent = db.execute(
+        "SELECT message_id FROM transit WHERE message_id = ? AND sent = 0", (message_id,)
     ).fetchone()
-    if gone is not None:
-        db.execute("DELETE FROM messages WHERE message_id = ?", gone)
-        db.execute("DELETE FROM requests WHERE message_id = ?", gone)
+    if unsent is not None:
+        db.execute("DELETE FROM messages WHERE message_id = ?", unsent)
+        db.execute("DELETE FROM requests WHERE message_id = ?", unsent)
 
 
 def unsent(db: sqlite3.Connection, times: Times, me: str, only: Sequence[str] = ()) -> list[Unsent]:
@@ -177,7 +178,7 @@ def _arrive(db: sqlite3.Connection, found: Arrival, times: Times, me: str) -> bo
             return False
         elif state == LEASED and holder != me:
             # Pub/Sub would not deliver it if whoever leased it were still there.
-            leasing.remember(db, number, delivery, leased_at, None, None, "")
+            leasing.remember(db, number, delivery, leased_at)
             _unlease(db, number)
     db.execute(
         "INSERT OR REPLACE INTO transit(message_id, round, sent, carrier, holder) "
@@ -317,14 +318,13 @@ def _in_turn(rows: Sequence[tuple[int, str]], last: str) -> list[tuple[int, str]
 
 def finish(db: sqlite3.Connection, lease: Lease, times: Times) -> str:
     """Take a finished message off; return which copy Pub/Sub may forget."""
-    leasing.ack(db, lease, times)
     message_id = lease.message.message_id
     row = db.execute(
-        "DELETE FROM transit WHERE message_id = ? RETURNING carrier, round", (message_id,)
+        "SELECT carrier, round FROM transit WHERE message_id = ?", (message_id,)
     ).fetchone()
-    carrier, number = row or ("", 0)
-    _set_finished(db, message_id, number, times)
-    return str(carrier)
+    leasing.ack(db, lease, times)
+    _set_finished(db, message_id, row[1], times)
+    return str(row[0])
 
 
 def bury(
@@ -384,7 +384,7 @@ def take_in(
             letter.delivery_attempt,
             job.track.track_id,
             job.request_id,
-            leasing.attributes_text(letter.attributes),
+            json.dumps(dict(letter.attributes)) if letter.attributes else "",
             body,
             error_text(last),
             letter.cause,
@@ -401,9 +401,9 @@ def take_in(
             row,
             attempt.number,
             attempt.start_time.ToMicroseconds() / 1e6,
-            attempt.end_time.ToMicroseconds() / 1e6 if attempt.HasField("end_time") else None,
-            attempt.error if attempt.HasField("error") else None,
-            attempt.model,
+            ended=attempt.end_time.ToMicroseconds() / 1e6 if attempt.HasField("end_time") else None,
+            error=attempt.error if attempt.HasField("error") else None,
+            model=attempt.model,
         )
     db.execute(
         "INSERT OR REPLACE INTO transit(message_id, round, sent) VALUES (?, ?, 1)",
@@ -418,6 +418,10 @@ def give_up(db: sqlite3.Connection, found: Arrival, times: Times, me: str) -> bo
     Pub/Sub counts deliveries only. A message that waits for its time is delivered many times
     until then and is put back; any other was never finished by the workers that had it.
     """
+    db.execute(
+        "UPDATE transit SET holder = '' WHERE message_id = ? AND round = ?",
+        (found.message_id, found.round),
+    )
     if not _arrive(db, found, times, ""):
         return False
     if found.due > times.wall:
@@ -443,7 +447,7 @@ def lose(db: sqlite3.Connection, carriers: Sequence[str], me: str) -> None:
         if row is None:
             continue
         if row[1] == LEASED:
-            leasing.remember(db, row[0], row[2], row[3], None, None, "")
+            leasing.remember(db, row[0], row[2], row[3])
             _unlease(db, row[0])
         db.execute("UPDATE transit SET holder = '' WHERE message_id = ?", (row[4],))
 
@@ -485,16 +489,11 @@ def forgotten(db: sqlite3.Connection, times: Times, me: str) -> None:
 
 
 def tidy(db: sqlite3.Connection, times: Times, keep: float) -> None:
-    """Drop what nobody needs any more: rounds long over, and what Pub/Sub does not keep either."""
+    """Drop rounds that were over long ago: Pub/Sub keeps no copy of them any more."""
     db.execute(
         "DELETE FROM finished WHERE message_id IN "
         "(SELECT message_id FROM finished WHERE at <= ? LIMIT ?)",
         (times.wall - keep, AT_ONCE),
-    )
-    db.execute(
-        "DELETE FROM transit WHERE message_id IN (SELECT message_id FROM transit AS t "
-        "WHERE NOT EXISTS (SELECT 1 FROM messages AS m WHERE m.message_id = t.message_id) LIMIT ?)",
-        (AT_ONCE,),
     )
 
 

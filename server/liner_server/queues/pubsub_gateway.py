@@ -5,7 +5,8 @@ cost three to four times the CPU of the whole way. No call retries by itself, so
 seen at once and by whoever can decide. Calls that can be joined are: while one is under way, the
 next ones wait and go together.
 
-    not found, denied          FailedPreconditionError (PUBSUB_NOT_SET_UP), names `setup-cloud`
+    not found                  FailedPreconditionError (PUBSUB_MISSING), names `setup-cloud`
+    denied                     FailedPreconditionError (PUBSUB_DENIED)
     an acknowledgement's id    ConflictError (LEASE_LOST): the message is another's by now
     bad message                InvalidRequestError
     anything else              UnavailableError
@@ -292,15 +293,16 @@ class Gateway:
 def translated(error: grpc.aio.AioRpcError, what: str) -> LinerError:
     """Return what a failed call means to whoever uses the queue."""
     name = what.rpartition("/")[2]
-    if error.code() in (
-        grpc.StatusCode.NOT_FOUND,
-        grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.UNAUTHENTICATED,
-    ):
+    if error.code() is grpc.StatusCode.NOT_FOUND:
         return FailedPreconditionError(
-            f"Pub/Sub's {name} cannot be used ({error.code().name}); `liner-server setup-cloud` "
-            "creates what is missing and says what this account may not do",
-            reason="PUBSUB_NOT_SET_UP",
+            f"Pub/Sub has no {name}; `liner-server setup-cloud` creates it",
+            reason="PUBSUB_MISSING",
+            resource=what,
+        )
+    if error.code() in (grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.UNAUTHENTICATED):
+        return FailedPreconditionError(
+            f"this account may not use Pub/Sub's {name}: {error.details()}",
+            reason="PUBSUB_DENIED",
             resource=what,
         )
     return UnavailableError(

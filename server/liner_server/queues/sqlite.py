@@ -33,7 +33,7 @@ from liner_server.errors import (
 from liner_server.ports_queue import NO_ATTRIBUTES, Lease
 from liner_server.queues import admin, leasing
 from liner_server.queues.rota import Rota
-from liner_server.queues.rows import Times, messages_of
+from liner_server.queues.rows import Row, Times, messages_of
 from liner_server.queues.schema import SCHEMA, check_version
 from liner_server.sqlite_file import SqliteFile
 
@@ -220,8 +220,7 @@ class SqliteQueue:
                 if known is not None:
                     return queue_admin_pb2.ReplayDeadLettersResponse.FromString(known)
             while not choice.done:
-                rows = await self._file.write(lambda db: admin.replay(db, choice, self._times()))
-                choice.took(rows)
+                choice.took(await self._file.write(lambda db: self._put_back(db, choice)))
                 self._stir()
         response = queue_admin_pb2.ReplayDeadLettersResponse(
             replayed_count=choice.count, message_ids=choice.ids
@@ -231,6 +230,9 @@ class SqliteQueue:
                 lambda db: admin.answer(db, request.request_id, response, self._times())
             )
         return response
+
+    def _put_back(self, db: sqlite3.Connection, choice: admin.Choice) -> list[Row]:
+        return admin.replay(db, choice, self._times())
 
     async def purge(
         self, request: queue_admin_pb2.PurgeDeadLettersRequest
