@@ -265,6 +265,12 @@ class ModelProvider(Protocol):
     def fields(self) -> Sequence[str]:
         """Paths in Track that it can answer."""
 
+    def answerable(self, question: Question) -> frozenset[str]:
+        """Return those of the fields wanted that it can say anything about for this track.
+
+        A question about none of them is not worth asking.
+        """
+
     def estimate(self, question: Question) -> Decimal:
         """Return the most that one question is reckoned to cost, in US dollars."""
 

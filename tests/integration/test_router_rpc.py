@@ -122,6 +122,21 @@ async def test_fields_that_stay_weak_are_asked_of_the_fallback_and_no_others(
     )
 
 
+async def test_what_no_model_can_tell_of_a_track_is_asked_of_none(tmp_path: Path) -> None:
+    """Nobody hears instruments in a title: that they stay open is no reason to fall back."""
+    script = answering(
+        genre="Jazz", subgenres=["Soul"], moods=["Calm"], language="en", version_title="Hour"
+    )
+    async with world(tmp_path, script, answering(genre="Rock")) as here:
+        answer = await here.stubs.enrichment.EnrichMetadata(request_for())
+        exported = await metrics(here.app)
+
+    assert len(here.qwen2.requests) == 1
+    assert here.openai.requests == []
+    assert not answer.processing.fallback_used
+    assert "ai_fallback_total{" not in exported
+
+
 async def test_a_failing_primary_is_retried_then_replaced(tmp_path: Path) -> None:
     """Three attempts, then the fallback; the answer counts the retries."""
     async with world(tmp_path, refuses(503), answering(genre="Jazz", language="en")) as here:

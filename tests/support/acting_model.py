@@ -59,6 +59,10 @@ class ActingModel:
         self._seconds = seconds
         self._price = price
 
+    def answerable(self, question: Question) -> frozenset[str]:
+        """Return the fields wanted that it answers."""
+        return frozenset(self.fields) & (question.fields or frozenset(self.fields))
+
     def estimate(self, question: Question) -> Decimal:
         """Return the price of one question."""
         return self._price

@@ -39,6 +39,10 @@ class TitledModel:
     hears_audio = False
     fields = ("genre",)
 
+    def answerable(self, question: Question) -> frozenset[str]:
+        """Return the fields wanted that it answers."""
+        return frozenset(self.fields) & (question.fields or frozenset(self.fields))
+
     def estimate(self, question: Question) -> Decimal:
         """It costs nothing."""
         return Decimal(0)

@@ -162,7 +162,7 @@ class Router:
         if plan.shadow is not None:
             self._ask_in_the_shadow(plan.shadow, question, weak(()))
         for position, lane in enumerate(plan.lanes):
-            fields = weak(routed.claims) & frozenset(lane.provider.fields)
+            fields = _answerable(lane, question, weak(routed.claims))
             if not fields:
                 continue
             left = end - loop.time()
@@ -203,7 +203,7 @@ class Router:
 
     def _ask_in_the_shadow(self, lane: Lane, question: Question, fields: frozenset[str]) -> None:
         """Ask besides; when as many as allowed are asked already, this track is left out."""
-        wanted = fields & frozenset(lane.provider.fields)
+        wanted = _answerable(lane, question, fields)
         if not wanted or len(self._shadows) >= self._most_shadows or lane.spent:
             return
         # Its own time: the caller's may be too short, and nobody waits for it.
@@ -221,3 +221,9 @@ class Router:
         )
         self._shadows.add(task)
         task.add_done_callback(self._shadows.discard)
+
+
+def _answerable(lane: Lane, question: Question, fields: frozenset[str]) -> frozenset[str]:
+    """Return those of the fields that a lane can say anything about for this track."""
+    # No fields at all would mean all of them.
+    return lane.provider.answerable(replace(question, fields=fields)) if fields else fields

@@ -50,6 +50,11 @@ class EmbeddedProvider:
         """Paths it can answer."""
         return (*MEASURED_OF_MUSIC, *(path for path in FIELDS if path.startswith("properties.")))
 
+    def answerable(self, question: Question) -> frozenset[str]:
+        """Return the fields wanted that are measured; none without audio."""
+        fields = frozenset(self.fields) if question.listening is not None else frozenset()
+        return fields & question.fields if question.fields else fields
+
     def estimate(self, question: Question) -> Decimal:
         """Return nothing: its CPU is paid for already."""
         return Decimal(0)

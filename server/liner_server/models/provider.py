@@ -119,6 +119,10 @@ class ChatProvider:
         """Return the source under which its scores are fitted: provider, model and prompt."""
         return f"{self.name}:{self._model(heard=heard)}:{prompt.PROMPT_VERSION}"
 
+    def answerable(self, question: Question) -> frozenset[str]:
+        """Return the fields wanted of which the data can tell."""
+        return prompt.askable(question, hears=self._hears)
+
     def estimate(self, question: Question) -> Decimal:
         """Return the most that asking one question is reckoned to cost, in US dollars."""
         fields = prompt.askable(question, hears=self._hears)
