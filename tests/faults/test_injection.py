@@ -17,7 +17,7 @@ from liner_server.core.ledger import Policy, settle
 from liner_server.core.vocabulary import VOCABULARIES
 from liner_server.errors import LinerError, ProviderError
 from liner_server.models import prompt
-from support.asking import asking, question
+from support.asking import asking, listening, question
 from support.obeying_model import (
     EVIL_ISRC,
     EVIL_LINK,
@@ -152,6 +152,30 @@ async def test_a_batch_with_every_kind_of_order_keeps_every_invariant() -> None:
         assert isinstance(result, ProviderAnswer), f"{payload}: {result!r}"
         _check_claims(payload, result.claims)
         _check_identity(payload, result.claims)
+
+
+async def test_orders_in_the_tags_of_a_file_break_no_invariant() -> None:
+    """Whoever made the file wrote them, and nobody at the label has read them."""
+    tried = [p for p in PAYLOADS if p.place == "tags"]
+    heard = [listening(title=p.track.tags["comment"], album=p.track.tags["comment"]) for p in tried]
+    plain = track_pb2.Track(title="Blue Hour", isrc="GBAYE0601498")
+    obeying = Obeying(keeps_schema=True)
+    async with scripted_model(obeying) as model, asking(model.base_url) as provider:
+        results = await asyncio.gather(
+            *(provider.propose(question(plain, listening=one)) for one in heard)
+        )
+
+    assert obeying.obeyed >= len(tried) * 0.8
+    for payload, one, result in zip(tried, heard, results, strict=True):
+        _check_claims(payload, result.claims)
+        # Under ALWAYS a tag may win over the label by contract; a model must not make it win.
+        policy = Policy(
+            overwrite=enrichment_pb2.OVERWRITE_POLICY_WHEN_CONFIDENT,
+            min_confidence=0.0,
+            fields=frozenset(),
+        )
+        enriched, _ = settle(plain, [*given_and_tags(plain, one), *result.claims], policy)
+        assert (enriched.title, enriched.isrc) == (plain.title, plain.isrc), payload
 
 
 async def test_no_mark_of_a_chat_template_reaches_the_model() -> None:

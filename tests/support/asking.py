@@ -8,7 +8,15 @@ from datetime import timedelta
 from typing import Any
 
 from liner.v1 import track_pb2
-from liner_server.audio.measurements import Listening
+from liner_server.audio.measurements import (
+    Content,
+    Format,
+    Key,
+    Listening,
+    Loudness,
+    Technical,
+    Tempo,
+)
 from liner_server.context import Principal, RequestContext
 from liner_server.core.calibration import Calibration
 from liner_server.core.costs import Prices, Spent
@@ -42,6 +50,31 @@ def question(
             retry_budget=retry_budget or RetryBudget(),
         ),
         audio_wav=audio_wav,
+    )
+
+
+def listening(**tags: str) -> Listening:
+    """Return what was heard of a piece of music whose file has these tags."""
+    return Listening(
+        format=Format(
+            container="flac",
+            codec="flac",
+            sample_rate_hz=44_100,
+            channels=2,
+            bit_depth=16,
+            bit_rate_bps=900_000,
+            duration_seconds=183.4,
+            size_bytes=20_000_000,
+            sha256="ab" * 32,
+            crc32c=1,
+        ),
+        tags=tags,
+        content=Content.MUSIC,
+        content_score=0.9,
+        tempo=Tempo(bpm=96.0, score=0.8),
+        key=Key(key="A minor", score=0.7),
+        loudness=Loudness(integrated_lufs=-9.26, range_lu=5.0, true_peak_dbtp=-0.5),
+        technical=Technical(),
     )
 
 

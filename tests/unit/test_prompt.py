@@ -10,46 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from liner.v1 import track_pb2
-from liner_server.audio.measurements import (
-    Content,
-    Format,
-    Key,
-    Listening,
-    Loudness,
-    Technical,
-    Tempo,
-)
+from liner_server.audio.measurements import Content, Tempo
 from liner_server.core.calibration import Calibration
 from liner_server.core.fields import FIELDS
 from liner_server.core.vocabulary import VOCABULARIES
 from liner_server.models import prompt
 from liner_server.ports import Question
-from support.asking import question
+from support.asking import listening, question
 
 DROPPED = {"Cc", "Cf", "Co", "Cn", "Cs"}
 EVERYTHING = frozenset(prompt.ANSWERABLE)
 
-LISTENING = Listening(
-    format=Format(
-        container="flac",
-        codec="flac",
-        sample_rate_hz=44_100,
-        channels=2,
-        bit_depth=16,
-        bit_rate_bps=900_000,
-        duration_seconds=183.4,
-        size_bytes=20_000_000,
-        sha256="ab" * 32,
-        crc32c=1,
-    ),
-    tags={"title": "Blue Hour", "genre": "Trip Hop"},
-    content=Content.MUSIC,
-    content_score=0.9,
-    tempo=Tempo(bpm=96.0, score=0.8),
-    key=Key(key="A minor", score=0.7),
-    loudness=Loudness(integrated_lufs=-9.26, range_lu=5.0, true_peak_dbtp=-0.5),
-    technical=Technical(),
-)
+LISTENING = listening(title="Blue Hour", genre="Trip Hop")
 
 
 def ask(track: track_pb2.Track, *fields: str, **more: Any) -> Question:
