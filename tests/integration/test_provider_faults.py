@@ -466,6 +466,7 @@ INVALID = {
     "an object": answers(r1=answer({"genre": {"Jazz": 1}})),
     "a huge string": answers(r1=answer({"genre": "J" * 150_000})),
     "a huge answer": answers(r1=answer({"genre": "J" * 250_000})),
+    "nested": GOOD.replace('"Jazz"', "[" * 60 + "]" * 60),
     "deep": '{"answers": ' + "[" * 5_000 + "]" * 5_000 + "}",
     **{
         f"confidence {text}": GOOD.replace("0.7", text)
@@ -479,7 +480,8 @@ INVALID = {
 @pytest.mark.parametrize("content", INVALID.values(), ids=INVALID.keys())
 async def test_an_invalid_answer_gets_one_repair_try_and_then_fails(content: str):
     """Nothing unvalidated is claimed, and a model that cannot answer costs two calls, not more."""
-    async with scripted_model(says(content)) as model, asking(model.base_url) as provider:
+    sure = says(content, logprobs=[token(content, 1.0)] if len(content) < 10_000 else None)
+    async with scripted_model(sure) as model, asking(model.base_url) as provider:
         with pytest.raises(ProviderError) as caught:
             await provider.propose(question(None, "genre"))
 

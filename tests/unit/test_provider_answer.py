@@ -493,6 +493,15 @@ def test_tokens_that_are_not_the_answers_count_for_nothing(
     assert found.features["logprobs"] == 0.0
 
 
+def test_an_answer_nested_too_deeply_is_refused_with_its_tokens_too() -> None:
+    """The search for places must not fail where the form is refused anyway."""
+    content = answers(r1=answer({"genre": "Jazz"})).replace('"Jazz"', "[" * 60 + "]" * 60)
+
+    found = scored(content, [(content, 0.9, {})], "genre")
+
+    assert set(found.faults) == {"r1"}
+
+
 def test_log_probabilities_of_minus_9999_say_nothing() -> None:
     """vLLM says so of what its grammar forced; it is not a probability of nought."""
     content = answers(r1=answer({"genre": "Jazz"}))

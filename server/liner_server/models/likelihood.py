@@ -42,7 +42,11 @@ class Likelihood:
         if at != len(whole):
             self._tokens = []
         if self._tokens:
-            self._spans = strict.spans(text)
+            try:
+                self._spans = strict.spans(text)
+            except strict.NotJSONError:
+                # Nested deeper than any answer is: it will be refused for its form.
+                self._tokens = []
         self._starts = [at for at, _ in self._tokens]
 
     def __bool__(self) -> bool:
