@@ -204,14 +204,12 @@ def test_rate_of_a_slow_model() -> None:
     async def measure() -> None:
         async with swift_model() as model, _both(model) as (direct, world):
             await model.behave(delay=0.3)
-            rounds = [
-                (await _rate(direct.ask, 64, 640), await _rate(world.ask, 64, 640))
-                for _ in range(3)
-            ]
-        law = 64 / 0.3
-        one, other = (max(r[i].wall for r in rounds) / law for i in (0, 1))
+            rounds = [(await _steady(direct.ask), await _steady(world.ask)) for _ in range(3)]
+        one, other = (max(r[i].wall for r in rounds) / (64 / 0.3) for i in (0, 1))
         _say("direct, 300 ms model, 64 in flight, of Little's rate", f"{one:.1%}")
         _say("the same routed", f"{other:.1%}", ">= 95 %")
+        cpu = [statistics.median(r[i].cpu for r in rounds) for i in (0, 1)]
+        _say("CPU a call, direct and routed", f"{cpu[0]:.2f}, {cpu[1]:.2f} ms")
 
     _run(measure())
 
@@ -444,6 +442,30 @@ async def _rate(work: Work, callers: int, calls: int) -> _Cost:
     await asyncio.gather(*(caller() for _ in range(callers)))
     wall = time.perf_counter() - began
     return _Cost(wall=calls / wall, cpu=(time.process_time() - cpu) / calls * 1e3)
+
+
+async def _steady(work: Work, *, callers: int = 64, seconds: float = 4.0) -> _Cost:
+    """Return how many calls a second so many callers keep up, who did not all begin at once."""
+    loop = asyncio.get_running_loop()
+    done = 0
+
+    async def caller(number: int) -> None:
+        nonlocal done
+        await asyncio.sleep(0.3 * number / callers)
+        while True:
+            await work()
+            done += 1
+
+    tasks = [asyncio.ensure_future(caller(number)) for number in range(callers)]
+    await asyncio.sleep(1.0)
+    before, began, cpu = done, loop.time(), time.process_time()
+    await asyncio.sleep(seconds)
+    calls, took = done - before, loop.time() - began
+    spent = time.process_time() - cpu
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return _Cost(wall=calls / took, cpu=spent / calls * 1e3)
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
