@@ -39,7 +39,9 @@ _OPEN = """
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=FULL;
 PRAGMA busy_timeout=5000;
+PRAGMA secure_delete=OFF;
 """
+"""Some builds overwrite what is deleted, which takes the room in the log that it is to make."""
 
 Work = Callable[[sqlite3.Connection], _T]
 """What is done to the file. It runs in a thread, inside a transaction, and may be run again if
@@ -209,6 +211,8 @@ class SqliteFile:
         except ResourceExhaustedError as error:
             job.error = error
             if job.reclaims and self._drop_ballast():
+                # The log is what fills a disk beside the file: it is emptied first.
+                self._checkpoint()
                 try:
                     self._transact([job])
                 except (LinerError, sqlite3.Error) as again:

@@ -7,10 +7,6 @@ are the kernel's and not ours.
 import asyncio
 import contextlib
 import gc
-import os
-import shutil
-import subprocess
-import sys
 import textwrap
 from datetime import timedelta
 from pathlib import Path
@@ -27,6 +23,7 @@ from liner_server.errors import (
 )
 from liner_server.objects import local
 from liner_server.objects.local import LocalObjectStore
+from support import small_disk
 
 SETUP = """
 import asyncio, errno, os, subprocess, sys
@@ -51,24 +48,7 @@ root = Path(sys.argv[1])
 
 def on_a_small_disk(folder: Path, script: str, *, size: str = "4m") -> None:
     """Run a script on a fresh tmpfs that nobody else sees; skip where that is not allowed."""
-    unshare = shutil.which("unshare")
-    mount = f'mount -t tmpfs -o size={size} tmpfs "$0"'
-    allowed = unshare and subprocess.run(
-        [unshare, "-rm", "sh", "-c", mount, str(folder)], capture_output=True, check=False
-    )
-    if not allowed or allowed.returncode:
-        pytest.skip("this system lets nobody mount a small disk")
-    done = subprocess.run(
-        [
-            *(unshare, "-rm", "sh", "-c", f'{mount} && exec "$1" -c "$2" "$0"', str(folder)),
-            *(sys.executable, SETUP + textwrap.dedent(script)),
-        ],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    small_disk.run(folder, SETUP + textwrap.dedent(script), size=size)
 
 
 async def put(

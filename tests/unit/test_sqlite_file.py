@@ -136,6 +136,18 @@ async def test_work_that_makes_room_gets_the_ballast(file: SqliteFile, tmp_path:
     assert ballast.stat().st_size == 4 << 20
 
 
+async def test_a_file_that_may_not_be_written_is_opened_anew(file: SqliteFile):
+    """FAILED_PRECONDITION while it lasts; an operator mends the disk without a restart."""
+    await file.write(lambda db: db.execute("PRAGMA query_only=ON"))
+
+    with pytest.raises(FailedPreconditionError) as error:
+        await file.write(insert(1))
+
+    assert error.value.reason == "DISK_READ_ONLY"
+    assert await file.write(insert(2)) == 2
+    assert await file.read(numbers) == [2]
+
+
 async def test_a_file_locked_by_another_process_is_unavailable(tmp_path: Path):
     """The caller may try again; nobody waits five seconds for each of a hundred writes."""
     async with SqliteFile(tmp_path / "x.sqlite", SCHEMA) as file:

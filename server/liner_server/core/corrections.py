@@ -11,6 +11,7 @@ from liner_server.core.rules.codes import normalise_isrc, normalise_iswc, normal
 
 _MAX_BYTES = 1024
 _MAX_LYRICS_BYTES = 65_536
+_LARGEST = 2**53
 _SHARES = ("energy", "danceability")
 _BELOW_ZERO = ("properties.integrated_loudness_lufs", "properties.true_peak_dbtp")
 _WARNINGS = frozenset(name[17:] for name, value in track_pb2.ParentalWarning.items() if value)
@@ -30,7 +31,7 @@ def canonical(path: str, text: str) -> str | None:
     if reader is not None:
         return reader(text)
     value = finite(text)
-    if value is None or (value < 0 and path not in _BELOW_ZERO):
+    if value is None or abs(value) > _LARGEST or (value < 0 and path not in _BELOW_ZERO):
         return None
     if path in _SHARES and value > 1:
         return None

@@ -1,0 +1,39 @@
+"""Runs a script on a disk that is really small: the errors are the kernel's and not ours."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+def run(folder: Path, script: str, *, size: str = "4m") -> None:
+    """Run a script, which finds the disk's path in `sys.argv[1]`, on a fresh tmpfs.
+
+    Nobody else sees the disk: it is mounted in a namespace of its own. Skips the test where that
+    is not allowed.
+
+    Raises:
+        AssertionError: the script failed; the text is what it wrote to standard error.
+
+    """
+    unshare = shutil.which("unshare")
+    mount = f'mount -t tmpfs -o size={size} tmpfs "$0"'
+    allowed = unshare and subprocess.run(
+        [unshare, "-rm", "sh", "-c", mount, str(folder)], capture_output=True, check=False
+    )
+    if not allowed or allowed.returncode:
+        pytest.skip("this system lets nobody mount a small disk")
+    done = subprocess.run(
+        [
+            *(unshare, "-rm", "sh", "-c", f'{mount} && exec "$1" -c "$2" "$0"', str(folder)),
+            *(sys.executable, script),
+        ],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
