@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from liner_server.audio import musicnn
 from liner_server.audio.spectra import SAMPLE_RATE
-from liner_server.audio.tagger import PATCHES, energy, patches_of, tag
+from liner_server.audio.tagger import PATCHES, energy, impression_of, patches_of, tag
 from liner_server.evaluation import synth
 
 
@@ -42,8 +42,10 @@ def test_silence_inside_a_track_is_not_heard() -> None:
 
 def test_tags_follow_what_is_played() -> None:
     """The whole chain, resampling included: a machine's drums are electronic, strings are not."""
-    machine = tag(played("techno"), integrated_lufs=-9)
-    strings = tag(played("classical"), integrated_lufs=-20)
+    techno, classical = played("techno"), played("classical")
+
+    machine = tag(techno, impression_of(techno), integrated_lufs=-9)
+    strings = tag(classical, impression_of(classical), integrated_lufs=-20)
 
     assert machine.songs["electronic"] > strings.songs["electronic"]
     assert machine.sounds["techno"] > 2 * strings.sounds["techno"]

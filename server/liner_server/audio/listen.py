@@ -34,7 +34,8 @@ from liner_server.audio.measurements import (
 )
 from liner_server.audio.mono import mono
 from liner_server.audio.sniff import EXTENSIONS, Container, Sniffed, sniff
-from liner_server.audio.tagger import tag
+from liner_server.audio.spectra import is_silent
+from liner_server.audio.tagger import Impression, impression_of, tag
 from liner_server.audio.tags import read_tags
 from liner_server.audio.technical import TechnicalMeter
 from liner_server.audio.tempo import estimate_tempo
@@ -82,10 +83,13 @@ def listen(path: Path, *, name: str, limits: Limits) -> Listening:
             )
     if not _extension_fits(name, sniffed.container):
         problems += (Problem.AUDIO_EXTENSION_MISMATCH,)
-    content, content_score = classify_content(heard.signal)
-    if content is Content.MUSIC:
+    impression = None if is_silent(heard.signal) else impression_of(heard.signal)
+    content, content_score = classify_content(
+        heard.signal, embedding=impression.embedding if impression else None
+    )
+    if impression is not None and content is Content.MUSIC:
         tempo, key = _tempo(heard.signal), _key(heard.signal)
-        tagging = _tagging(heard.signal, heard.loudness.integrated_lufs)
+        tagging = _tagging(heard.signal, impression, heard.loudness.integrated_lufs)
     else:
         tagging = None
         doubt = f"{content.value}, not music"
@@ -131,9 +135,11 @@ def _key(signal: NDArray[np.float32]) -> Key:
         return Key(key=None, score=0.0, doubt=f"{_FAILED}: {type(error).__name__}")
 
 
-def _tagging(signal: NDArray[np.float32], integrated_lufs: float | None) -> Tagging | None:
+def _tagging(
+    signal: NDArray[np.float32], impression: Impression, integrated_lufs: float | None
+) -> Tagging | None:
     try:
-        return tag(signal, integrated_lufs=integrated_lufs)
+        return tag(signal, impression, integrated_lufs=integrated_lufs)
     except (ArithmeticError, IndexError, ValueError):
         return None
 
