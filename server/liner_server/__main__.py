@@ -44,6 +44,38 @@ def serve() -> None:
 
 
 @app.command()
+def worker() -> None:
+    """Work on queued jobs until SIGTERM, without serving gRPC.
+
+    For a data folder that no server has open: `serve` works on its queue itself. Prints
+    `liner-server worker ready http=HOST:PORT` on standard output when it begins; /metrics and
+    /healthz are at that address. Exit codes: 0 stopped as asked, 2 it cannot start, 1 anything
+    else.
+    """
+    from liner_server.settings import SettingsError, load
+
+    try:
+        settings = load()
+    except SettingsError as error:
+        _stop(f"liner-server worker cannot start:\n{error}")
+    import uvloop
+
+    from liner_server.app import work
+    from liner_server.errors import LinerError
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(work(settings))
+    except LinerError as error:
+        why = ""
+        if error.reason in ("STORE_IN_USE", "QUEUE_IN_USE"):
+            why = "; a server that has it works on its queue itself (LINER_WORKERS)"
+        _stop(f"liner-server worker cannot start: {error}{why}")
+    except (SettingsError, OSError) as error:
+        _stop(f"liner-server worker cannot start: {error}")
+
+
+@app.command()
 def token(
     name: Annotated[str, typer.Argument(help="Who will carry it; shown in logs.")],
     role: Annotated[list[str], typer.Option(help="What it allows; may be repeated.")],

@@ -3,8 +3,14 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
+from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
@@ -24,20 +30,27 @@ from liner_server.logs import configure_logs
 from liner_server.models.embedded import EmbeddedProvider
 from liner_server.models.lanes import EXPERIMENTAL, LanesFactory
 from liner_server.objects.local import LocalObjectStore
-from liner_server.ports import ResultStore
+from liner_server.ports import ObjectStore, ResultStore
+from liner_server.ports_queue import JobQueue
+from liner_server.queues.consumer import Consumer, ConsumerPolicy
+from liner_server.queues.sqlite import SqliteQueue
+from liner_server.queues.work import QueueWork
 from liner_server.recorder import StoreRecorder
 from liner_server.results.objects import ObjectResultStore
 from liner_server.results.sqlite import SqliteResultStore
 from liner_server.results_retention import ResultsRetention
+from liner_server.rpc import queue_checks, requests
 from liner_server.rpc.batch import BatchLimits, BatchRunner
 from liner_server.rpc.batch_records import BatchRecords
 from liner_server.rpc.enrichment import EnrichmentServicer
 from liner_server.rpc.identity import TokenAuthenticator
 from liner_server.rpc.interceptors import CallInterceptor, Running
+from liner_server.rpc.queue_admin import QueueAdminServicer
 from liner_server.rpc.results import ResultsDesk
 from liner_server.rpc.server import GrpcServer, watch_loop
 from liner_server.rpc.side_port import side_port
 from liner_server.rpc.storage import StorageServicer
+from liner_server.rpc.submit import SubmitDesk
 from liner_server.settings import ResultsBackend, Settings, SettingsError
 from liner_server.telemetry import Telemetry
 
@@ -48,14 +61,13 @@ class App:
     """A running service: where it listens, and how to stop it."""
 
     def __init__(
-        self, *, server: GrpcServer, batches: BatchRunner, grpc_address: str, drain: timedelta
+        self, *, grpc_address: str, drain: Callable[[], Awaitable[None]], http_address: str = ""
     ) -> None:
-        self._server = server
-        self._batches = batches
+        """Take what ends everything within the drain time."""
         self._drain = drain
         self.grpc_address = grpc_address
-        """HOST:PORT of the gRPC server, with the port in use."""
-        self.http_address = ""
+        """HOST:PORT of the gRPC server, with the port in use; empty for a worker."""
+        self.http_address = http_address
         """HOST:PORT of the side port, with the port in use."""
         self.stopping = False
 
@@ -64,7 +76,19 @@ class App:
         if self.stopping:
             return
         self.stopping = True
-        await self._server.drain(self._drain, (self._batches.drain,))
+        await self._drain()
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Parts:
+    """What every kind of process is made of."""
+
+    telemetry: Telemetry
+    objects: ObjectStore
+    results: ResultStore
+    queue: JobQueue
+    flags: Callable[[], enrichment_pb2.FeatureFlags]
+    enricher: Enricher
 
 
 @asynccontextmanager
@@ -80,66 +104,8 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         TokenAuthenticator.from_file(settings.tokens_file) if settings.tokens_file else None
     )
     async with AsyncExitStack() as stack:
-        telemetry = Telemetry()
-        objects = await stack.enter_async_context(
-            LocalObjectStore(
-                settings.data_dir / "objects", max_object_bytes=settings.max_object_bytes
-            )
-        )
-        results = await stack.enter_async_context(_results(settings))
-        recorder = await stack.enter_async_context(
-            StoreRecorder(
-                results,
-                observer=telemetry,
-                store_results=settings.store_results,
-                answers_kept=timedelta(days=settings.answer_cache_days),
-            )
-        )
-        await stack.enter_async_context(
-            ResultsRetention(
-                results,
-                results=timedelta(days=settings.results_days),
-                answers=timedelta(days=settings.answer_cache_days),
-            )
-        )
-        pool = await stack.enter_async_context(
-            ListeningPool(
-                policy=PoolPolicy(processes=settings.listening_processes),
-                limits=Limits(max_duration=timedelta(seconds=settings.max_audio_seconds)),
-            )
-        )
-        flags = await _flags(settings, stack)
-        calibration = _calibration(settings)
-        lanes = LanesFactory(
-            settings, calibration=calibration, observer=telemetry, used=telemetry.used
-        ).open(stack)
-        router = Router(
-            primary=lanes.primary,
-            fallback=lanes.fallback,
-            experimental=lanes.experimental,
-            experiment=Experiment(
-                name=settings.experiment_name,
-                provider=EXPERIMENTAL,
-                share=settings.experiment_share,
-                shadow=settings.experiment_shadow,
-            ),
-            flags=flags,
-            observer=telemetry,
-        )
-        stack.push_async_callback(router.close)
-        enricher = Enricher(
-            embedded=EmbeddedProvider(calibration),
-            router=router,
-            listener=PoolListener(
-                pool,
-                objects,
-                settings.data_dir / "scratch",
-                excerpts=settings.model_audio_windows,
-            ),
-            answers=AnswerCache(settings.answer_cache_entries, recorder),
-            observer=telemetry,
-            recorder=recorder,
-        )
+        parts = await _parts(settings, stack)
+        enricher, telemetry = parts.enricher, parts.telemetry
         drain = timedelta(seconds=settings.drain_seconds)
         batches = BatchRunner(
             enricher,
@@ -160,6 +126,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
             default_deadline=timedelta(seconds=settings.default_deadline_seconds),
             running=handlers,
         )
+        queue_admin = QueueAdminServicer(parts.queue)
         server = GrpcServer(
             address=settings.grpc_bind,
             interceptor=interceptor,
@@ -167,34 +134,181 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 enricher=enricher,
                 batches=batches,
                 telemetry=telemetry,
-                flags=flags,
-                results=ResultsDesk(results),
+                flags=parts.flags,
+                results=ResultsDesk(parts.results),
+                submits=SubmitDesk(
+                    queue=parts.queue,
+                    results=parts.results,
+                    objects=parts.objects,
+                    models=lambda: enricher.models,
+                ),
                 max_in_flight=settings.max_in_flight,
             ),
-            storage=StorageServicer(objects),
+            storage=StorageServicer(parts.objects),
+            queue=queue_admin,
             running=handlers,
             use_reflection=settings.reflection,
             use_channelz=settings.channelz,
         )
         watch = asyncio.create_task(watch_loop(telemetry.event_loop_lag.set))
         stack.callback(watch.cancel)
-        app = App(server=server, batches=batches, grpc_address="", drain=drain)
-        http_port = await stack.enter_async_context(
-            side_port(
-                settings.http_address,
-                registry=telemetry.registry,
-                healthy=lambda: not app.stopping,
+        work = await stack.enter_async_context(_work(settings, parts))
+
+        async def stop() -> None:
+            await asyncio.gather(
+                server.drain(drain, (batches.drain, queue_admin.drain)), work.drain(drain)
             )
-        )
-        app.http_address = _with_port(settings.http_address, http_port)
+
+        app = App(grpc_address="", drain=stop)
+        app.http_address = await _side_port(settings, stack, app, telemetry)
         await server.start()
         app.grpc_address = _with_port(settings.grpc_bind, server.port)
         stack.push_async_callback(app.stop)
         yield app
 
 
+@asynccontextmanager
+async def working(settings: Settings) -> AsyncIterator[App]:
+    """Yield a process that only works on the queue, and answers on the side port.
+
+    Raises:
+        SettingsError: the settings leave it nothing to do.
+        LinerError: another process has the data folder.
+        OSError: an address or the data folder cannot be used.
+
+    """
+    async with AsyncExitStack() as stack:
+        if not settings.workers:
+            raise SettingsError("LINER_WORKERS: a worker needs 1 at least; it is 0")
+        parts = await _parts(settings, stack)
+        work = await stack.enter_async_context(_work(settings, parts))
+
+        async def stop() -> None:
+            await work.drain(timedelta(seconds=settings.drain_seconds))
+
+        app = App(grpc_address="", drain=stop)
+        app.http_address = await _side_port(settings, stack, app, parts.telemetry)
+        stack.push_async_callback(app.stop)
+        yield app
+
+
+async def _parts(settings: Settings, stack: AsyncExitStack) -> _Parts:
+    """Open everything below the doors; the stack closes it in order."""
+    telemetry = Telemetry()
+    objects = await stack.enter_async_context(
+        LocalObjectStore(settings.data_dir / "objects", max_object_bytes=settings.max_object_bytes)
+    )
+    results = await stack.enter_async_context(_results(settings))
+    queue = await stack.enter_async_context(SqliteQueue(settings.data_dir / "queue.sqlite"))
+    recorder = await stack.enter_async_context(
+        StoreRecorder(
+            results,
+            observer=telemetry,
+            store_results=settings.store_results,
+            answers_kept=timedelta(days=settings.answer_cache_days),
+        )
+    )
+    await stack.enter_async_context(
+        ResultsRetention(
+            results,
+            results=timedelta(days=settings.results_days),
+            answers=timedelta(days=settings.answer_cache_days),
+        )
+    )
+    pool = await stack.enter_async_context(
+        ListeningPool(
+            policy=PoolPolicy(processes=settings.listening_processes),
+            limits=Limits(max_duration=timedelta(seconds=settings.max_audio_seconds)),
+        )
+    )
+    flags = await _flags(settings, stack)
+    calibration = _calibration(settings)
+    lanes = LanesFactory(
+        settings, calibration=calibration, observer=telemetry, used=telemetry.used
+    ).open(stack)
+    router = Router(
+        primary=lanes.primary,
+        fallback=lanes.fallback,
+        experimental=lanes.experimental,
+        experiment=Experiment(
+            name=settings.experiment_name,
+            provider=EXPERIMENTAL,
+            share=settings.experiment_share,
+            shadow=settings.experiment_shadow,
+        ),
+        flags=flags,
+        observer=telemetry,
+    )
+    stack.push_async_callback(router.close)
+    enricher = Enricher(
+        embedded=EmbeddedProvider(calibration),
+        router=router,
+        listener=PoolListener(
+            pool,
+            objects,
+            settings.data_dir / "scratch",
+            excerpts=settings.model_audio_windows,
+        ),
+        answers=AnswerCache(settings.answer_cache_entries, recorder),
+        observer=telemetry,
+        recorder=recorder,
+    )
+    return _Parts(
+        telemetry=telemetry,
+        objects=objects,
+        results=results,
+        queue=queue,
+        flags=flags,
+        enricher=enricher,
+    )
+
+
+def _work(settings: Settings, parts: _Parts) -> QueueWork:
+    """Return the work on the queue, without a consumer where the settings want none."""
+    consumer = Consumer(
+        queue=parts.queue,
+        results=parts.results,
+        enricher=parts.enricher,
+        check=lambda job: requests.check(queue_checks.job_violations(job)),
+        policy=ConsumerPolicy(
+            workers=settings.workers,
+            job_timeout=timedelta(seconds=settings.queue_job_timeout_seconds),
+            max_attempts=settings.queue_max_attempts,
+        ),
+        observer=parts.telemetry,
+    )
+    return QueueWork(
+        queue=parts.queue,
+        consumer=consumer if settings.workers else None,
+        counted=parts.telemetry.counted,
+    )
+
+
+async def _side_port(
+    settings: Settings, stack: AsyncExitStack, app: App, telemetry: Telemetry
+) -> str:
+    """Open the side port and return its address."""
+    port = await stack.enter_async_context(
+        side_port(
+            settings.http_address,
+            registry=telemetry.registry,
+            healthy=lambda: not app.stopping,
+        )
+    )
+    return _with_port(settings.http_address, port)
+
+
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second signal ends at once."""
+    await _until_asked(settings, running(settings))
+
+
+async def work(settings: Settings) -> None:
+    """Work on the queue until SIGTERM or SIGINT; a second signal ends at once."""
+    await _until_asked(settings, working(settings))
+
+
+async def _until_asked(settings: Settings, process: AbstractAsyncContextManager[App]) -> None:
     configure_logs(settings.log_level, settings.log_format)
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
@@ -209,9 +323,11 @@ async def serve(settings: Settings) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ask)
-    async with running(settings) as app:
+    async with process as app:
         # One line for whoever started us: scripts read the ports from it.
-        sys.stdout.write(f"liner-server ready grpc={app.grpc_address} http={app.http_address}\n")
+        grpc = f"grpc={app.grpc_address} " if app.grpc_address else ""
+        name = "liner-server" if grpc else "liner-server worker"
+        sys.stdout.write(f"{name} ready {grpc}http={app.http_address}\n")
         with suppress(BrokenPipeError):
             sys.stdout.flush()
         _log.info("serving", grpc=app.grpc_address, http=app.http_address)

@@ -39,6 +39,12 @@ class ResultsBackend(StrEnum):
     OBJECTS = "objects"
 
 
+class QueueBackend(StrEnum):
+    """Where queued jobs are kept."""
+
+    SQLITE = "sqlite"
+
+
 class Settings(BaseSettings):
     """What an operator may set; every value has a default that works on one machine."""
 
@@ -91,6 +97,18 @@ class Settings(BaseSettings):
 
     batch_resume_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     """How long a broken batch stream may be resumed."""
+
+    queue: QueueBackend = QueueBackend.SQLITE
+    """sqlite: one file in LINER_DATA_DIR."""
+
+    workers: Annotated[int, Field(ge=0, le=1000)] = 4
+    """Queued jobs worked on at once; 0: `serve` takes none, and `worker` cannot start."""
+
+    queue_max_attempts: Annotated[int, Field(ge=1, le=1000)] = 5
+    """Attempts at a queued job before it is a dead letter."""
+
+    queue_job_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    """Longest time that one attempt at a queued job may take."""
 
     listening_processes: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes that listen to audio; 0: one a CPU."""

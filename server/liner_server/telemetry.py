@@ -6,11 +6,13 @@ and reasons come from our own error tree.
 
 from typing import Any
 
+from liner.v1 import enrichment_pb2, queue_admin_pb2
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 from py_grpc_prometheus import server_metrics
 
 from liner_server.core.costs import Spent
+from liner_server.core.enums import Priority
 
 LATENCY_BUCKETS = (0.1, 0.5, 1, 2, 5, 10)
 
@@ -81,6 +83,29 @@ class Telemetry:
             ("kind", "outcome"),
             registry=self.registry,
         )
+        self.queue_size = Gauge(
+            "queue_size",
+            "Messages on the queue, dead letters included",
+            ("priority", "status"),
+            registry=self.registry,
+        )
+        self.queue_oldest = Gauge(
+            "liner_queue_oldest_seconds",
+            "How long the oldest due message has waited; 0 when none is due",
+            ("priority",),
+            registry=self.registry,
+        )
+        self.queue_paused = Gauge(
+            "liner_queue_paused",
+            "1 while the queue hands out nothing",
+            registry=self.registry,
+        )
+        self.jobs = Counter(
+            "liner_queue_jobs_total",
+            "Attempts at queued jobs, by how they ended",
+            ("priority", "outcome"),
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "liner_in_flight",
             "Enrichments and validations being worked on",
@@ -108,6 +133,20 @@ class Telemetry:
         """Count what was stored behind answers, or given up."""
         self.results.labels(kind, outcome).inc(count)
 
+    def job_ended(self, priority: Priority, outcome: str) -> None:
+        """Count an attempt at a queued job."""
+        self.jobs.labels(_name_of(priority), outcome).inc()
+
+    def counted(self, stats: queue_admin_pb2.QueueStats) -> None:
+        """Show the queue's counts."""
+        for entry in stats.priorities:
+            name = _name_of(entry.priority)
+            for status in ("ready", "delayed", "leased", "dead"):
+                self.queue_size.labels(name, status).set(getattr(entry, status))
+            waited = entry.oldest_ready_age.ToTimedelta().total_seconds()
+            self.queue_oldest.labels(name).set(waited)
+        self.queue_paused.set(stats.paused)
+
     def fell_back(self, primary: str, fallback: str, reason: str) -> None:
         """Count a question that went to another model."""
         self.fallbacks.labels(primary, fallback, reason).inc()
@@ -121,3 +160,7 @@ class Telemetry:
         self.tokens.labels(spent.provider, "prompt").inc(spent.usage.prompt_tokens)
         self.tokens.labels(spent.provider, "completion").inc(spent.usage.completion_tokens)
         self.cost.labels(spent.provider).inc(float(spent.usd))
+
+
+def _name_of(priority: Priority) -> str:
+    return enrichment_pb2.Priority.Name(priority).removeprefix("PRIORITY_").lower()

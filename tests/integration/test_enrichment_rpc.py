@@ -249,22 +249,14 @@ async def test_a_short_deadline_ends_as_deadline_exceeded(stubs: Stubs, song: Pa
 
 async def test_parts_that_have_not_landed_say_so(stubs: Stubs):
     """UNIMPLEMENTED with a reason, never an empty answer that looks like success."""
-    from liner.v1 import experiment_pb2, queue_admin_pb2
+    from liner.v1 import experiment_pb2
 
-    calls = [
-        (stubs.enrichment.SubmitEnrichment, enrichment_pb2.SubmitEnrichmentRequest()),
-        (stubs.queue.GetStats, queue_admin_pb2.GetStatsRequest()),
-        (stubs.experiment.ListExperiments, experiment_pb2.ListExperimentsRequest()),
-    ]
+    calls = [(stubs.experiment.ListExperiments, experiment_pb2.ListExperimentsRequest())]
     for call, request in calls:
         async with fails(grpc.StatusCode.UNIMPLEMENTED) as failure:
             await call(request)
         assert failure.reason == "NOT_IN_THIS_RELEASE"
         assert "not part of this release" in failure.message
-
-    async with fails(grpc.StatusCode.UNIMPLEMENTED):
-        async for _ in stubs.queue.WatchStats(queue_admin_pb2.WatchStatsRequest()):
-            pass
 
 
 async def test_models_and_flags_are_listed(stubs: Stubs):

@@ -91,6 +91,11 @@ class Enricher:
         return self._embedded
 
     @property
+    def models(self) -> Sequence[str]:
+        """The models that a caller may ask for by name."""
+        return [*(lane.name for lane in self._router.lanes), self._embedded.name]
+
+    @property
     def lanes(self) -> Sequence[Lane]:
         """The lanes to the configured models."""
         return self._router.lanes

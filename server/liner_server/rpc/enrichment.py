@@ -12,14 +12,11 @@ from liner.v1 import enrichment_pb2, enrichment_pb2_grpc
 from liner_server.context import current
 from liner_server.core.breaker import BreakerState
 from liner_server.core.enricher import Enricher
-from liner_server.errors import (
-    FailedPreconditionError,
-    ResourceExhaustedError,
-    UnimplementedError,
-)
+from liner_server.errors import FailedPreconditionError, ResourceExhaustedError
 from liner_server.rpc import requests
 from liner_server.rpc.batch import BatchRunner
 from liner_server.rpc.results import ResultsDesk
+from liner_server.rpc.submit import SubmitDesk
 from liner_server.telemetry import Telemetry
 
 _Context = grpc.aio.ServicerContext[Any, Any]
@@ -36,6 +33,7 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
         telemetry: Telemetry,
         flags: Callable[[], enrichment_pb2.FeatureFlags],
         results: ResultsDesk,
+        submits: SubmitDesk,
         max_in_flight: int,
     ) -> None:
         self._enricher = enricher
@@ -43,6 +41,7 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
         self._telemetry = telemetry
         self._flags = flags
         self._results = results
+        self._submits = submits
         self._free = max_in_flight
 
     async def EnrichMetadata(  # noqa: N802 - the contract's name
@@ -80,8 +79,8 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
     async def SubmitEnrichment(  # noqa: N802 - the contract's name
         self, request: enrichment_pb2.SubmitEnrichmentRequest, context: _Context
     ) -> enrichment_pb2.SubmitEnrichmentResponse:
-        """Refuse: the queue is not part of this release."""
-        raise UnimplementedError("SubmitEnrichment (the queue)")
+        """Put one track on the queue."""
+        return await self._submits.submit(request, current.get())
 
     async def GetEnrichment(  # noqa: N802 - the contract's name
         self, request: enrichment_pb2.GetEnrichmentRequest, context: _Context

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from liner.v1 import enrichment_pb2, track_pb2
+from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 
 from liner_server.core.fields import FIELDS
 from liner_server.errors import InvalidRequestError
@@ -87,7 +87,9 @@ def item_violations(item: enrichment_pb2.BatchItem, seen: Collection[str]) -> Vi
 def track_violations(
     owner: enrichment_pb2.EnrichMetadataRequest
     | enrichment_pb2.ValidateMetadataRequest
-    | enrichment_pb2.BatchItem,
+    | enrichment_pb2.BatchItem
+    | enrichment_pb2.SubmitEnrichmentRequest
+    | queue_admin_pb2.EnrichmentJob,
     path: str,
 ) -> Violations:
     """Yield what is wrong with the track that a request carries."""

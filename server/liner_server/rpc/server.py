@@ -8,7 +8,14 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 from grpc_reflection.v1alpha import reflection
-from liner.v1 import enrichment_pb2, enrichment_pb2_grpc, storage_pb2, storage_pb2_grpc
+from liner.v1 import (
+    enrichment_pb2,
+    enrichment_pb2_grpc,
+    queue_admin_pb2,
+    queue_admin_pb2_grpc,
+    storage_pb2,
+    storage_pb2_grpc,
+)
 
 from liner_server.rpc import unimplemented
 from liner_server.rpc.interceptors import CallInterceptor, Running
@@ -16,7 +23,8 @@ from liner_server.rpc.interceptors import CallInterceptor, Running
 MAX_MESSAGE_BYTES = 4 << 20
 _ENRICHMENT = enrichment_pb2.DESCRIPTOR.services_by_name["EnrichmentService"].full_name
 _STORAGE = storage_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
-SERVING = (_ENRICHMENT, _STORAGE)
+_QUEUE = queue_admin_pb2.DESCRIPTOR.services_by_name["QueueAdmin"].full_name
+SERVING = (_ENRICHMENT, _STORAGE, _QUEUE)
 NOT_YET = unimplemented.SERVICES
 
 _OPTIONS = (
@@ -42,6 +50,7 @@ class GrpcServer:
         interceptor: CallInterceptor,
         enrichment: enrichment_pb2_grpc.EnrichmentServiceServicer,
         storage: storage_pb2_grpc.StorageServiceServicer,
+        queue: queue_admin_pb2_grpc.QueueAdminServicer,
         running: Running,
         use_reflection: bool,
         use_channelz: bool,
@@ -53,6 +62,7 @@ class GrpcServer:
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         enrichment_pb2_grpc.add_EnrichmentServiceServicer_to_server(enrichment, self._server)
         storage_pb2_grpc.add_StorageServiceServicer_to_server(storage, self._server)
+        queue_admin_pb2_grpc.add_QueueAdminServicer_to_server(queue, self._server)
         self._server.add_generic_rpc_handlers(tuple(unimplemented.handlers()))
         if use_reflection:
             names = (*SERVING, *NOT_YET, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)

@@ -4,15 +4,14 @@ from typing import Any, TypeAlias
 
 import grpc
 from google.protobuf.message import Message
-from liner.v1 import experiment_pb2, queue_admin_pb2
+from liner.v1 import experiment_pb2
 
 from liner_server.errors import UnimplementedError
 
 _Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
-_QUEUE = queue_admin_pb2.DESCRIPTOR.services_by_name["QueueAdmin"]
 _EXPERIMENT = experiment_pb2.DESCRIPTOR.services_by_name["ExperimentAdmin"]
-SERVICES = (_QUEUE.full_name, _EXPERIMENT.full_name)
+SERVICES = (_EXPERIMENT.full_name,)
 """Full names of the services answered here."""
 
 
@@ -21,7 +20,7 @@ def handlers() -> list[grpc.GenericRpcHandler]:
     from google.protobuf import message_factory
 
     found = []
-    for service, why in ((_QUEUE, "the queue"), (_EXPERIMENT, "experiments")):
+    for service, why in ((_EXPERIMENT, "experiments"),):
         methods = {}
         for method in service.methods:
             request: type[Message] = message_factory.GetMessageClass(method.input_type)
