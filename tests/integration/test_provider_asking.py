@@ -3,7 +3,7 @@
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -215,6 +215,18 @@ async def test_excerpts_are_sent_to_the_model_that_hears_and_no_more_than_config
     assert (heard["model"], kinds) == ("ears", ["input_audio", "input_audio", "text"])
     assert (read["model"], type(read["messages"][1]["content"])) == ("scripted", str)
     assert "sound" in claim.reason
+
+
+async def test_an_excerpt_of_another_form_is_an_error_of_its_own():
+    """A model would hear it at the wrong speed, and be sure of what it heard."""
+    async with (
+        scripted_model(says(GOOD)) as model,
+        asking(model.base_url, audio_model="ears") as provider,
+    ):
+        with pytest.raises(ProviderError) as caught:
+            await provider.propose(question(None, "genre", audio_wav=[b"RIFF nonsense"]))
+
+    assert (caught.value.reason, model.requests) == ("MODEL_EXCERPT_INVALID", [])
 
 
 def deaf(status: int) -> Any:
@@ -463,16 +475,18 @@ async def test_tokens_are_reckoned_where_an_endpoint_counts_none():
     assert only.usage.completion_tokens > 10
 
 
-async def test_an_estimate_is_at_least_what_a_call_costs():
+@pytest.mark.parametrize("audio_wav", [(), (SILENCE, SILENCE)])
+async def test_an_estimate_is_at_least_what_a_call_costs(audio_wav: Sequence[bytes]):
     """The day's budget holds it back while the call runs."""
-    prices = Prices({"scripted": Price(prompt=Decimal(10), completion=Decimal(20))})
+    price = Price(prompt=Decimal(10), completion=Decimal(20))
+    prices = Prices({"scripted": price, "ears": price})
     spent: list[Spent] = []
     async with (
         scripted_model(says(GOOD, tokens=None)) as model,
-        asking(model.base_url, prices=prices, spent=spent) as provider,
+        asking(model.base_url, prices=prices, spent=spent, audio_model="ears") as provider,
     ):
-        estimate = provider.estimate(question(None, "genre"))
-        await provider.propose(question(None, "genre"))
+        estimate = provider.estimate(question(None, "genre", audio_wav=audio_wav))
+        await provider.propose(question(None, "genre", audio_wav=audio_wav))
 
     assert spent[0].usd <= estimate < 20 * spent[0].usd
 

@@ -1,6 +1,7 @@
 """Answers of models: what is taken, what is refused, and how sure it makes us."""
 
 import asyncio
+import itertools
 import json
 import math
 from typing import Any
@@ -491,6 +492,46 @@ def test_tokens_that_are_not_the_answers_count_for_nothing(
 
     assert found.score == DEFAULT_SCORE
     assert found.features["logprobs"] == 0.0
+
+
+_CONTENT = answers(r1=answer({"genre": "Jazz", "moods": ["Calm", "Dark"], "title": "Blue Hour"}))
+_PIECES = ("Jazz", "Ja", "J", '"Jazz"', "Rock", "R", "C", "Calm", "Sad", '"', "", "x", "\u00fc")
+
+
+@given(
+    cuts=st.sets(st.integers(1, len(_CONTENT) - 1), max_size=40),
+    rivals=st.lists(
+        st.lists(st.tuples(st.sampled_from(_PIECES), st.floats(0, 1)), max_size=5), max_size=41
+    ),
+    own=st.lists(st.floats(0, 1), min_size=41, max_size=41),
+)
+def test_no_tokens_give_a_score_that_is_no_probability(
+    cuts: set[int], rivals: list[list[tuple[str, float]]], own: list[float]
+) -> None:
+    """Cut anywhere, with rivals that sum to anything: a server may count as it likes."""
+    borders = [0, *sorted(cuts), len(_CONTENT)]
+    laid = tuple(
+        Token(
+            _CONTENT[start:end].encode(),
+            math.log(max(own[index], 1e-300)),
+            tuple(
+                (piece.encode(), math.log(max(share, 1e-300)))
+                for piece, share in (rivals[index] if index < len(rivals) else ())
+            ),
+        )
+        for index, (start, end) in enumerate(itertools.pairwise(borders))
+    )
+
+    found = parse(
+        ChatReply(content=_CONTENT, tokens=laid),
+        {"r1": ask()},
+        frozenset({"genre", "moods", "title"}),
+    )
+
+    for one in found.by_id["r1"]:
+        assert 0 <= one.score <= 1
+        assert one.value not in {value for value, _ in one.others}
+        assert all(0 <= share <= 1 + 1e-9 for _, share in one.others)
 
 
 def test_an_answer_nested_too_deeply_is_refused_with_its_tokens_too() -> None:

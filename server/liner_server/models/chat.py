@@ -25,6 +25,7 @@ from liner_server.models.faults import (
     from_client,
     refused,
 )
+from liner_server.models.windows import BYTES_A_TOKEN
 
 _HEADERS = frozenset({"host", "content-type", "content-length", "accept", "user-agent"})
 """What is sent. The client adds more from the environment: another account's organization, or
@@ -327,8 +328,7 @@ def estimated_tokens(messages: Sequence[Mapping[str, Any]]) -> int:
             if "text" in part:
                 total += len(part["text"]) // 3
             else:
-                # 16 kHz, 16 bit in base64 at 25 tokens a second.
-                total += len(part["input_audio"]["data"]) // 1700 + 1
+                total += len(part["input_audio"]["data"]) * 3 // 4 // BYTES_A_TOKEN + 1
     return total + 1
 
 

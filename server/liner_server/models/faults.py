@@ -15,6 +15,7 @@
     cut off at the limit of tokens        MODEL_ANSWER_CUT                no
     more bytes than may be read           MODEL_ANSWER_TOO_LARGE          no
     invalid, and after the repair try     MODEL_ANSWER_INVALID            no
+    excerpts that a model cannot hear     MODEL_EXCERPT_INVALID           no
 
 Texts are built here from facts of ours: nothing of an endpoint's error body is passed on, since
 it may quote the prompt, and whoever runs the endpoint writes it.

@@ -128,11 +128,15 @@ class ChatProvider:
         fields = prompt.askable(question, hears=self._hears)
         if not fields:
             return Decimal(0)
-        call = self._call([question], fields, problem="", deaf=False)
+        call = self._call([question], fields, problem="", deaf=True)
+        heard = self._listens(question)
+        excerpts = question.audio_wav[: self._settings.excerpts] if heard else ()
         most = track_pb2.Usage(
-            prompt_tokens=estimated_tokens(call.messages), completion_tokens=call.max_tokens
+            prompt_tokens=estimated_tokens(call.messages)
+            + sum(len(excerpt) // windows.BYTES_A_TOKEN + 1 for excerpt in excerpts),
+            completion_tokens=call.max_tokens,
         )
-        return self._prices.of(call.model).cost(most)
+        return self._prices.of(self._model(heard=heard)).cost(most)
 
     async def probe(self, *, deadline: float) -> Probe:
         """Ask the endpoint which models it has, and whether it takes sound; remember the latter.
@@ -209,6 +213,11 @@ class ChatProvider:
         """Set a result in each of the pack; `problem` is what was wrong with the answer before."""
         try:
             call = self._call([one.question for one in pack], fields, problem=problem, deaf=deaf)
+        except windows.ExcerptError:
+            what = "is not asked: the excerpts of the sound are not as a model hears them"
+            _settle(pack, refused(self.name, "MODEL_EXCERPT_INVALID", what))
+            return
+        try:
             deadline = min(one.question.context.deadline for one in pack)
             for one in pack:
                 one.calls += 1

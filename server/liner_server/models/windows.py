@@ -10,12 +10,19 @@ RATE_HZ = 16_000
 MOST_SECONDS = 30
 """What an audio model hears of one excerpt; it drops the rest without a word."""
 
+BYTES_A_TOKEN = RATE_HZ * 2 // 25
+"""At 25 tokens a second, as Qwen2-Audio has them; OpenAI counts fewer."""
+
+
+class ExcerptError(ValueError):
+    """An excerpt that a model would hear wrongly."""
+
 
 def parts(excerpts: Sequence[bytes], *, most: int) -> list[dict[str, Any]]:
     """Return the first `most` excerpts as content parts of a chat message.
 
     Raises:
-        ValueError: one is not a WAV of 16 kHz, mono, 16 bit and at most 30 s.
+        ExcerptError: one is not a WAV of 16 kHz, mono, 16 bit and at most 30 s.
 
     """
     for excerpt in excerpts[:most]:
@@ -46,6 +53,6 @@ def _check(excerpt: bytes) -> None:
             form = (reader.getframerate(), reader.getnchannels(), reader.getsampwidth())
             frames = reader.getnframes()
     except (wave.Error, EOFError) as error:
-        raise ValueError("an excerpt is not a WAV file") from error
+        raise ExcerptError("an excerpt is not a WAV file") from error
     if form != (RATE_HZ, 1, 2) or frames > MOST_SECONDS * RATE_HZ:
-        raise ValueError("an excerpt is not 16 kHz, mono, 16 bit and at most 30 s")
+        raise ExcerptError("an excerpt is not 16 kHz, mono, 16 bit and at most 30 s")
