@@ -5,6 +5,8 @@ and a network's opinion costs sixty milliseconds of CPU a patch. Scores are not 
 being right, and no accuracy of theirs was measured; `core.tagging` reads them.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 import soxr
 from numpy.typing import NDArray
@@ -28,18 +30,44 @@ _DULL_HZ, _BRIGHT_HZ = 400.0, 4000.0
 _CALM_RISE, _BUSY_RISE = 0.05, 0.35
 
 
-def tag(mono: NDArray[np.float32], *, integrated_lufs: float | None) -> Tagging:
+@dataclass(frozen=True)
+class Impression:
+    """What the network for songs makes of a signal: the gate and the tagger both need it."""
+
+    patches: Floats
+    """What the networks see, (patches, frames, bands)."""
+
+    songs: Floats
+    """Scores of its tags, (patches, 50)."""
+
+    embedding: Floats
+    """Its last layer, (patches, 200)."""
+
+
+def impression_of(mono: NDArray[np.float32]) -> Impression:
+    """Return what the network for songs makes of a mono signal at 22,050 Hz."""
+    patches = musicnn.mel_patches(patches_of(mono))
+    return Impression(patches, *musicnn.networks()["MSD"].run(patches))
+
+
+def tag(
+    mono: NDArray[np.float32], impression: Impression, *, integrated_lufs: float | None
+) -> Tagging:
     """Return tags and energy of a mono signal at 22,050 Hz that holds music.
 
     `integrated_lufs` is the loudness of the whole file; None where it was not measured.
     """
-    patches = musicnn.mel_patches(patches_of(mono))
-    scores = {name: network.run(patches)[0].mean(0) for name, network in musicnn.networks().items()}
-    songs, sounds = (
-        {word: float(score) for word, score in zip(musicnn.TAGS[name], scores[name], strict=True)}
-        for name in ("MSD", "MTT")
+    sounds, _ = musicnn.networks()["MTT"].run(impression.patches)
+    return Tagging(
+        songs=_named("MSD", impression.songs),
+        sounds=_named("MTT", sounds),
+        energy=energy(mono, integrated_lufs),
     )
-    return Tagging(songs=songs, sounds=sounds, energy=energy(mono, integrated_lufs))
+
+
+def _named(network: str, scores: Floats) -> dict[str, float]:
+    means = scores.mean(0)
+    return {word: float(mean) for word, mean in zip(musicnn.TAGS[network], means, strict=True)}
 
 
 def patches_of(mono: Floats) -> Floats:
