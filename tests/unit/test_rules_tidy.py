@@ -97,6 +97,34 @@ def _hidden(track: track_pb2.Track) -> list[str]:
     ]
 
 
+_WORDS = (
+    *("feat", "ft", "featuring", "and", "vs", "x", "unknown", "title", "album", "label", "artist"),
+    *("untitled", "track", "null", "tba", "tbd", "no", "test", "audio", "in", "the", "style", "of"),
+    *("originally", "performed", "by", "made", "famous", "as", "popular", "tribute", "to", "none"),
+    *("various", "artists", "va", "prod", "produced", "remixed", "producer", "remix", "live", "a"),
+    *("explicit", "single", "ep", "disc", "com", "copyright", "with", "for", "jr", "his", "&"),
+)
+
+
+@pytest.mark.parametrize("path", ["title", "version_title", "album", "label", "artists"])
+def test_no_telling_word_is_taken_for_a_plain_one(path: str) -> None:
+    """Between plain words stand those that rules look for, in twos and threes."""
+    group = tidy.GROUPS[2 if path == "artists" else 1]
+    phrases = [*_WORDS, *(f"{one} {other}" for one in _WORDS for other in _WORDS)]
+    hidden = set()
+    for phrase in (*phrases, *map(str.title, phrases)):
+        for text in (phrase, f"Golden {phrase}", f"Golden River {phrase} Silver Moon"):
+            track = track_pb2.Track()
+            if path == "artists":
+                track.artists.add(name=text)
+            else:
+                setattr(track, path, text)
+            if group[2](track) and _findings(group, track):
+                hidden.add(text)
+
+    assert hidden == set()
+
+
 def test_a_tidy_track_takes_the_short_cut() -> None:
     """It is worth having only if nearly every clean track takes it."""
     for group in tidy.GROUPS:
