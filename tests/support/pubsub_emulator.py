@@ -1,21 +1,22 @@
 """The real Pub/Sub emulator, one process for all tests that want it."""
 
-import asyncio
+import atexit
 import contextlib
+import functools
 import socket
 import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
 import grpc
-import pytest
 from liner_server.queues.pubsub_gateway import Gateway
-from liner_server.queues.pubsub_setup import set_up
+from liner_server.queues.pubsub_setup import Part, set_up
 from liner_server.queues.pubsub_wire import Names
 
 from support.external import missing, program
@@ -85,11 +86,13 @@ class Emulator:
         self._process = None
 
 
-@pytest.fixture(scope="session")
-def pubsub_emulator() -> Iterator[Emulator]:
-    """The emulator that the whole run shares; queues keep apart by their names."""
-    with Emulator() as emulator:
-        yield emulator
+@functools.cache
+def shared_emulator() -> Emulator:
+    """Return the emulator that the whole run shares; queues keep apart by their names."""
+    emulator = Emulator()
+    emulator.start()
+    atexit.register(emulator.stop)
+    return emulator
 
 
 def fresh_names() -> Names:
@@ -105,11 +108,10 @@ async def gateway(emulator: Emulator) -> AsyncIterator[Gateway]:
         yield opened
 
 
-async def create(emulator: Emulator, names: Names) -> None:
-    """Make a queue's topics and subscriptions."""
+async def create(emulator: Emulator, names: Names) -> list[Part]:
+    """Make a queue's topics and subscriptions; what a killed worker held comes back in 10 s."""
     async with gateway(emulator) as opened:
-        async for _ in set_up(opened, names):
-            await asyncio.sleep(0)
+        return [part async for part in set_up(opened, names, hold=timedelta(seconds=10))]
 
 
 def _free_port() -> int:

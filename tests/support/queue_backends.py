@@ -1,16 +1,21 @@
 """The queues that the contract suite runs on, and jobs to put on them."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 from liner_server.core.enums import Priority
 from liner_server.ports_queue import JobQueue
+from liner_server.queues.pubsub import PubSubQueue
+from liner_server.queues.pubsub_wire import Names
 from liner_server.queues.sqlite import SqliteQueue
 
 from support.clock import ManualClock
+from support.pubsub_emulator import create, shared_emulator
 
 HIGH = enrichment_pb2.PRIORITY_HIGH
 MEDIUM = enrichment_pb2.PRIORITY_MEDIUM
@@ -41,7 +46,30 @@ async def _spoil_sqlite(queue: JobQueue, message_id: str) -> None:
     )
 
 
-BACKENDS = {"sqlite": Backend(open=_sqlite, spoil=_spoil_sqlite)}
+@asynccontextmanager
+async def _pubsub(folder: Path, clock: ManualClock) -> AsyncIterator[JobQueue]:
+    emulator = shared_emulator()
+    word = f"t{zlib.crc32(bytes(folder)):08x}"
+    names = Names(project="liner-test", topic=word, subscription=word)
+    await create(emulator, names)
+    async with PubSubQueue(
+        folder / "pubsub.sqlite",
+        names,
+        emulator=emulator.address,
+        clock=clock,
+        steady=clock,
+        # The suite asks for everybody's turn at once, and Pub/Sub may be slow on a busy machine.
+        ahead=100,
+        settle=timedelta(seconds=20),
+        pull_wait=timedelta(seconds=2),
+    ) as queue:
+        yield queue
+
+
+BACKENDS = {
+    "sqlite": Backend(open=_sqlite, spoil=_spoil_sqlite),
+    "pubsub": Backend(open=_pubsub, spoil=_spoil_sqlite),
+}
 
 
 def job(

@@ -17,31 +17,29 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
 import structlog
-from google.protobuf.message import DecodeError
 from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 
 from liner_server.core.enums import Cause, Priority
 from liner_server.errors import (
-    ConflictError,
-    FailedPreconditionError,
     InvalidRequestError,
     LinerError,
-    UnavailableError,
 )
 from liner_server.ports_queue import NO_ATTRIBUTES, Lease
-from liner_server.queues import admin, leasing, pubsub_file, pubsub_wire
-from liner_server.queues.pubsub_file import TRANSIT_SCHEMA, Taken, Unsent
+from liner_server.queues import admin, leasing, pubsub_file, pubsub_letters, pubsub_wire
+from liner_server.queues.pubsub_copies import Copies
+from liner_server.queues.pubsub_file import TRANSIT_SCHEMA, Taken
 from liner_server.queues.pubsub_gateway import Gateway
-from liner_server.queues.pubsub_setup import check
-from liner_server.queues.pubsub_wire import WORDS, Names
-from liner_server.queues.rows import DEAD, messages_of
+from liner_server.queues.pubsub_letters import Letters
+from liner_server.queues.pubsub_outbox import Outbox
+from liner_server.queues.pubsub_setup import check, is_paused, set_paused
+from liner_server.queues.pubsub_wire import WORDS, Names, arrival_of
+from liner_server.queues.rows import messages_of
 from liner_server.queues.schema import check_version
 from liner_server.queues.sqlite import SqliteQueue
 from liner_server.sqlite_file import SqliteFile
@@ -49,16 +47,7 @@ from liner_server.sqlite_file import SqliteFile
 _log = structlog.get_logger()
 
 _LONGEST_BACKOFF = 5.0
-
-
-@dataclass
-class _Copy:
-    """A message that Pub/Sub gave to this process."""
-
-    subscription: str
-    ack_id: str = ""
-    pushed: "asyncio.Future[bool] | None" = None
-    """Set when it was pushed: True answers that it is finished, False gives it back."""
+_LOOK_FOR_PAUSE = 3.0
 
 
 class PubSubQueue(SqliteQueue):
@@ -96,19 +85,35 @@ class PubSubQueue(SqliteQueue):
         self._ahead = ahead
         self._settle = settle.total_seconds()
         self._pull_wait = pull_wait
-        self._hold = max(10, round(hold.total_seconds()))
         self._takes_letters = takes_letters
-        self._ordered = ordered
         self._me = secrets.token_hex(8)
-        self._copies: dict[str, _Copy] = {}
-        self._unacked: dict[str, _Copy] = {}
-        self._sending: set[str] = set()
+        self._copies = Copies(self._gateway, hold_seconds=max(10, round(hold.total_seconds())))
+        self._outbox = Outbox(
+            file=self._file,
+            gateway=self._gateway,
+            copies=self._copies,
+            names=names,
+            me=self._me,
+            times=self._times,
+            sent=self._stir,
+            ordered=ordered,
+            look_every=look_every.total_seconds(),
+        )
+        self._letters = Letters(
+            file=self._file,
+            gateway=self._gateway,
+            names=names,
+            me=self._me,
+            times=self._times,
+            pull_wait=pull_wait,
+            changed=self._outbox.ask,
+        )
+        self._pausing = asyncio.Lock()
         self._pulls: dict[Priority, asyncio.Task[None]] = {}
         self._missing: set[Priority] = set()
         self._fault: LinerError | None = None
         self._failures = 0
         self._closing = asyncio.Event()
-        self._unsent = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._stack: AsyncExitStack
 
@@ -121,11 +126,12 @@ class PubSubQueue(SqliteQueue):
             self._stack = stack.pop_all()
         self._tasks = [
             asyncio.create_task(self._keep_house()),
-            asyncio.create_task(self._beat()),
-            asyncio.create_task(self._post()),
+            asyncio.create_task(self._copies.keep(self._lose)),
+            asyncio.create_task(self._outbox.run()),
+            asyncio.create_task(self._follow_pause()),
         ]
         if self._takes_letters:
-            self._tasks.append(asyncio.create_task(self._take_letters()))
+            self._tasks.append(asyncio.create_task(self._letters.run()))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -136,8 +142,7 @@ class PubSubQueue(SqliteQueue):
         await asyncio.gather(*self._tasks, return_exceptions=True)
         # A cancelled pull may swallow messages until their lease ends, so it may finish.
         await asyncio.gather(*self._pulls.values(), return_exceptions=True)
-        with suppress(LinerError):
-            await self._leave()
+        await self._leave()
         await self._stack.aclose()
 
     async def publish(
@@ -163,20 +168,16 @@ class PubSubQueue(SqliteQueue):
             named.CopyFrom(job)
             named.job_id = _id_of(job.tenant, job.request_id)
             letter = leasing.letter_of(named, attributes, not_before, times)
-        mine = {letter.job.job_id, fresh.job.job_id}
-        self._sending |= mine
-        try:
+        with self._outbox.sending({letter.job.job_id, fresh.job.job_id}):
             job_id, unsent = await self._file.write(
                 lambda db: pubsub_file.put(db, letter, fresh, times, self._keep, self._me)
             )
             if unsent is not None:
                 try:
-                    await self._send(unsent)
+                    await self._outbox.send(unsent)
                 except LinerError:
                     await self._file.write(lambda db: pubsub_file.take_back(db, job_id))
                     raise
-        finally:
-            self._sending -= mine
         self._stir()
         return job_id
 
@@ -221,7 +222,7 @@ class PubSubQueue(SqliteQueue):
         carrier = await self._file.write(
             lambda db: pubsub_file.finish(db, lease, self._times()), reclaims=True
         )
-        await self._forget_copy(carrier)
+        await self._copies.finish(carrier)
 
     async def dead_letter(
         self,
@@ -237,24 +238,66 @@ class PubSubQueue(SqliteQueue):
         message stays held until it is there.
         """
         await self._file.write(
-            lambda db: pubsub_file.bury(
+            lambda db: pubsub_letters.bury(
                 db, lease, self._times(), self._me, cause=cause, error=error, model=model
             ),
             reclaims=True,
         )
-        self._unsent.set()
+        self._outbox.ask()
 
     async def replay(
         self, request: queue_admin_pb2.ReplayDeadLettersRequest
     ) -> queue_admin_pb2.ReplayDeadLettersResponse:
         """Put dead letters back; see the port. They are sent from the outbox."""
         response = await super().replay(request)
-        self._unsent.set()
+        self._outbox.ask()
         return response
 
-    def _put_back(
-        self, db: Any, choice: admin.Choice
-    ) -> list[tuple[int, str, bytes]]:
+    async def pause(self, *, by: str, reason: str) -> queue_admin_pb2.QueueStats:
+        """Stop handing out, on all hosts; see the port. Others follow within seconds."""
+        async with self._pausing:
+            await set_paused(self._gateway, self._names, paused=True)
+            return await super().pause(by=by, reason=reason)
+
+    async def resume(self) -> queue_admin_pb2.QueueStats:
+        """Hand out again, on all hosts; see the port. Others follow within seconds."""
+        async with self._pausing:
+            await set_paused(self._gateway, self._names, paused=False)
+            return await super().resume()
+
+    async def announce(self, enrichment: enrichment_pb2.Enrichment) -> None:
+        """Publish a finished job's result on the topic of results, if Pub/Sub can be reached.
+
+        The result is stored by then, so nothing depends on it.
+        """
+        try:
+            number = await self._file.read(
+                lambda db: pubsub_file.round_of(db, enrichment.enrichment_id)
+            )
+            await self._gateway.publish(
+                self._names.results_topic, pubsub_wire.result_of(enrichment, number=number)
+            )
+        except LinerError as error:
+            _log.warning(
+                "result is not announced", job=enrichment.enrichment_id, error=error.message
+            )
+
+    async def _follow_pause(self) -> None:
+        """Pause and resume as other hosts say."""
+        while True:
+            await asyncio.sleep(_LOOK_FOR_PAUSE)
+            try:
+                async with self._pausing:
+                    paused = await is_paused(self._gateway, self._names)
+                    if paused != await self._file.read(admin.paused):
+                        if paused:
+                            await super().pause(by="another host", reason="")
+                        else:
+                            await super().resume()
+            except LinerError as error:
+                _log.warning("cannot see whether the queue is paused", error=error.message)
+
+    def _put_back(self, db: Any, choice: admin.Choice) -> list[tuple[int, str, bytes]]:
         times = self._times()
         rows = admin.replay(db, choice, times)
         pubsub_file.put_back(db, [row[1] for row in rows], times, self._me)
@@ -265,12 +308,8 @@ class PubSubQueue(SqliteQueue):
 
         `subscription` is the path it came by. A cancelled call gives the message back.
         """
-        arrival = self._arrival(message, subscription, delivery_attempt=0)
-        known = self._copies.get(arrival.carrier)
-        if known is not None and known.pushed is not None:
-            return await asyncio.shield(known.pushed)
-        pushed: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._copies[arrival.carrier] = _Copy(subscription, pushed=pushed)
+        arrival = arrival_of(message, subscription, 0, self._times().wall)
+        pushed = self._copies.pushed(arrival.carrier, subscription)
         try:
             [kept] = await self._file.write(
                 lambda db: pubsub_file.arrive(db, [arrival], self._times(), self._me)
@@ -280,10 +319,8 @@ class PubSubQueue(SqliteQueue):
             self._stir()
             return await asyncio.shield(pushed)
         finally:
-            if self._copies.pop(arrival.carrier, None) is not None and not pushed.done():
-                pushed.cancel()
-                if not self._closing.is_set():
-                    await self._lose([arrival.carrier])
+            if self._copies.drop(arrival.carrier) and not self._closing.is_set():
+                await self._lose([arrival.carrier])
 
     async def _claim(
         self, limit: int, duration: timedelta, *, hurry: bool
@@ -350,12 +387,12 @@ class PubSubQueue(SqliteQueue):
     async def _take_in(self, received: Sequence[Any], subscription: str) -> None:
         if not received:
             return
+        now = self._times().wall
         arrivals = [
-            self._arrival(one.message, subscription, delivery_attempt=one.delivery_attempt)
-            for one in received
+            arrival_of(one.message, subscription, one.delivery_attempt, now) for one in received
         ]
         for one in received:
-            self._copies[one.message.message_id] = _Copy(subscription, one.ack_id)
+            self._copies.pulled(one.message.message_id, subscription, one.ack_id)
         try:
             kept = await self._file.write(
                 lambda db: pubsub_file.arrive(db, arrivals, self._times(), self._me)
@@ -363,183 +400,34 @@ class PubSubQueue(SqliteQueue):
         except LinerError:
             # A file that cannot be written holds nothing: another may have better luck.
             for one in received:
-                self._copies.pop(one.message.message_id, None)
-            with suppress(LinerError):
-                await self._gateway.keep(subscription, [r.ack_id for r in received], seconds=0)
+                self._copies.drop(one.message.message_id)
+            await self._copies.give_back(subscription, [one.ack_id for one in received])
             raise
         late = [a.carrier for a, keeps in zip(arrivals, kept, strict=True) if not keeps]
-        await asyncio.gather(*(self._forget_copy(carrier, late=True) for carrier in late))
-
-    def _arrival(
-        self, message: Any, subscription: str, *, delivery_attempt: int
-    ) -> pubsub_wire.Arrival:
-        return pubsub_wire.arrival_of(
-            message,
-            priority=_priority_of(subscription),
-            delivery_attempt=delivery_attempt,
-            not_after=self._times().wall,
-        )
+        await asyncio.gather(*map(self._copies.finish_late, late))
 
     async def _send_all_again(self, priority: Priority) -> None:
         subscription = self._names.subscription_of(priority)
         _log.warning("subscription is new and empty; sending again", subscription=subscription)
-        for carrier in [c for c, copy in self._copies.items() if copy.subscription == subscription]:
-            del self._copies[carrier]
+        self._copies.drop_all_of(subscription)
         times = self._times()
         await self._file.write(lambda db: pubsub_file.send_again(db, priority, times, self._me))
         self._missing.discard(priority)
-        self._unsent.set()
-
-    async def _take_letters(self) -> None:
-        """Keep the dead letters of all hosts here, where they can be listed."""
-        failures = 0
-        while True:
-            try:
-                received = await self._gateway.pull(
-                    self._names.dead_subscription, limit=100, wait=self._pull_wait
-                )
-                for one in received:
-                    await self._take_letter(one.message, one.delivery_attempt)
-                    with suppress(ConflictError):
-                        await self._gateway.acknowledge(self._names.dead_subscription, one.ack_id)
-                failures = 0
-            except LinerError as error:
-                failures += 1
-                if failures == 1:
-                    _log.warning("dead letters cannot be taken in", error=error.message)
-                await asyncio.sleep(min(_LONGEST_BACKOFF, 0.1 * 2**failures))
-
-    async def _take_letter(self, message: Any, delivery_attempt: int) -> None:
-        if pubsub_wire.LETTER in message.attributes:
-            with suppress(DecodeError, ValueError):
-                letter, body = pubsub_wire.opened(message.data)
-                number = int(message.attributes[pubsub_wire.ROUND])
-                await self._file.write(
-                    lambda db: pubsub_file.take_in(db, letter, body, number, self._times())
-                )
-                return
-        source = message.attributes.get(pubsub_wire.NATIVE, "")
-        arrival = self._arrival(message, source, delivery_attempt=delivery_attempt)
-        lives_on = await self._file.write(
-            lambda db: pubsub_file.give_up(db, arrival, self._times(), self._me)
-        )
-        _log.warning("Pub/Sub gave a message up", message_id=arrival.message_id, kept=lives_on)
-        self._unsent.set()
-
-    # What goes to Pub/Sub.
-
-    async def _post(self) -> None:
-        """Send what the file holds unsent, whenever there is some and at least now and then."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._look_every):
-                    await self._unsent.wait()
-            self._unsent.clear()
-            try:
-                await self._send_unsent()
-            except LinerError as error:
-                _log.warning("the outbox waits", error=error.message)
-                await asyncio.sleep(1)
-                self._unsent.set()
-
-    async def _send_unsent(self, only: Sequence[str] = ()) -> None:
-        while True:
-            found = await self._file.read(
-                lambda db: pubsub_file.unsent(db, self._times(), self._me, only)
-            )
-            rows = [row for row in found if row.message_id not in self._sending]
-            self._sending |= {row.message_id for row in rows}
-            try:
-                await asyncio.gather(*map(self._send, rows))
-            finally:
-                self._sending -= {row.message_id for row in rows}
-            if only or len(rows) < pubsub_file.AT_ONCE:
-                return
-
-    async def _send(self, row: Unsent) -> None:
-        if row.state == DEAD:
-            dead = await self.get(row.message_id)
-            message = pubsub_wire.letter_of(dead, body=row.body, number=row.round)
-            topic = self._names.dead_topic
-        else:
-            message = pubsub_wire.message_of(
-                message_id=row.message_id,
-                body=row.body,
-                attributes=row.attributes,
-                published=row.published,
-                due=row.due,
-                number=row.round,
-                delivered=row.delivered,
-                ordering_key=row.track_id if self._ordered else "",
-            )
-            topic = self._names.topic_of(row.priority)
-        carrier = await self._gateway.publish(topic, message)
-        old = await self._file.write(
-            lambda db: pubsub_file.mark_sent(db, row.message_id, row.round, carrier), reclaims=True
-        )
-        await self._forget_copy(old, late=True)
-        self._stir()
-
-    async def _forget_copy(self, carrier: str, *, late: bool = False) -> None:
-        """Let Pub/Sub forget a copy; if it cannot be reached, a little later."""
-        copy = self._copies.pop(carrier, None)
-        if copy is None:
-            return
-        if copy.pushed is not None:
-            if not copy.pushed.done():
-                copy.pushed.set_result(True)
-            return
-        try:
-            await self._gateway.acknowledge(copy.subscription, copy.ack_id)
-        except ConflictError:
-            if not late:
-                raise
-        except LinerError:
-            self._unacked[carrier] = copy
-
-    async def _beat(self) -> None:
-        """Keep what is held, and tell Pub/Sub again what it did not hear."""
-        while True:
-            await asyncio.sleep(self._hold / 3)
-            for carrier, copy in list(self._unacked.items()):
-                self._copies[carrier] = self._unacked.pop(carrier)
-                await self._forget_copy(carrier, late=True)
-            for subscription, held in self._pulled().items():
-                try:
-                    ack_ids = list(held)
-                    lost = await self._gateway.keep(subscription, ack_ids, seconds=self._hold)
-                    await self._lose([held[ack_id] for ack_id in lost])
-                except LinerError as error:
-                    _log.warning("leases are not kept", error=error.message)
+        self._outbox.ask()
 
     async def _lose(self, carriers: Sequence[str]) -> None:
-        if not carriers:
-            return
-        for carrier in carriers:
-            self._copies.pop(carrier, None)
         await self._file.write(lambda db: pubsub_file.lose(db, carriers, self._me), reclaims=True)
-
-    def _pulled(self) -> dict[str, dict[str, str]]:
-        """Return by subscription which copy each acknowledgement id stands for."""
-        found: dict[str, dict[str, str]] = {}
-        for carrier, copy in self._copies.items():
-            if copy.pushed is None:
-                found.setdefault(copy.subscription, {})[copy.ack_id] = carrier
-        return found
+        self._stir()
 
     async def _leave(self) -> None:
         """Give back all that is held, so that others need not wait for it."""
-        tried = await self._file.write(
-            lambda db: pubsub_file.leave(db, self._times(), self._me), reclaims=True
-        )
-        if tried:
-            with suppress(LinerError):
-                await self._send_unsent(tried)
-        for copy in self._copies.values():
-            if copy.pushed is not None and not copy.pushed.done():
-                copy.pushed.set_result(False)
-        for subscription, held in self._pulled().items():
-            await self._gateway.keep(subscription, list(held), seconds=0)
+        with suppress(LinerError):
+            tried = await self._file.write(
+                lambda db: pubsub_file.leave(db, self._times(), self._me), reclaims=True
+            )
+            if tried:
+                await self._outbox.send_all(tried)
+        await self._copies.give_back_all()
 
     def _tidy(self, db: Any) -> None:
         before = self._next_forget
@@ -550,10 +438,3 @@ class PubSubQueue(SqliteQueue):
 
 def _id_of(tenant: str, request_id: str) -> str:
     return blake2b(f"{tenant}\0{request_id}".encode(), digest_size=16).hexdigest()
-
-
-def _priority_of(subscription: str) -> Priority:
-    for priority, word in WORDS.items():
-        if subscription.endswith(f"-{word}"):
-            return priority
-    return enrichment_pb2.PRIORITY_MEDIUM

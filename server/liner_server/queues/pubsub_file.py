@@ -7,23 +7,21 @@ A living message is in `messages` from the moment this host published it or was 
 handed out only by the process that holds its copy. Whoever shares the file sees the same.
 """
 
-import json
+import itertools
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-from liner.v1 import queue_admin_pb2
 
 from liner_server.core.enums import Priority
 from liner_server.ports_queue import Lease
 from liner_server.queues import admin, leasing
 from liner_server.queues.pubsub_wire import WORDS, Arrival
 from liner_server.queues.rota import Rota
-from liner_server.queues.rows import COLUMNS, DEAD, LEASED, MOST_ATTEMPTS, Row, Times, error_text
+from liner_server.queues.rows import COLUMNS, DEAD, LEASED, Row, Times
 from liner_server.queues.schema import SCHEMA
 
 TRANSIT_SCHEMA = (
-    SCHEMA
+    SCHEMA  # noqa: S608
     + """
 CREATE TABLE IF NOT EXISTS transit(
   message_id TEXT PRIMARY KEY, round INT NOT NULL, sent INT NOT NULL,
@@ -87,10 +85,13 @@ def put(
     another job so long ago that it is forgotten.
     """
     job = letter.job
-    old = job.request_id and db.execute(
-        "SELECT 1 FROM requests WHERE tenant = ? AND request_id = ? AND at <= ?",
-        (job.tenant, job.request_id, times.wall - keep),
-    ).fetchone()
+    old = (
+        job.request_id
+        and db.execute(
+            "SELECT 1 FROM requests WHERE tenant = ? AND request_id = ? AND at <= ?",
+            (job.tenant, job.request_id, times.wall - keep),
+        ).fetchone()
+    )
     written = leasing.publish(db, fresh if old else letter, times, keep)
     found = db.execute(
         "SELECT t.sent FROM messages AS m LEFT JOIN transit AS t USING (message_id) "
@@ -120,9 +121,10 @@ def take_back(db: sqlite3.Connection, message_id: str) -> None:
 
 def unsent(db: sqlite3.Connection, times: Times, me: str, only: Sequence[str] = ()) -> list[Unsent]:
     """Return what must be sent: by this process, or left behind by one that died."""
-    condition, values = "(t.holder = ? OR t.round <= ?)", [me, (times.wall - _ABANDONED) * 1e6]
+    values: list[object] = [me, (times.wall - _ABANDONED) * 1e6]
+    condition = "(t.holder = ? OR t.round <= ?)"
     if only:
-        condition, values = f"t.message_id IN ({','.join('?' * len(only))})", list(only)  # type: ignore[list-item]
+        condition, values = f"t.message_id IN ({','.join('?' * len(only))})", list(only)
     rows = db.execute(
         "SELECT t.message_id, t.round, priority, state, published, due, delivery, attributes, "  # noqa: S608
         "body, track_id FROM transit AS t JOIN messages AS m USING (message_id) "
@@ -156,7 +158,7 @@ def arrive(
 
 
 def _arrive(db: sqlite3.Connection, found: Arrival, times: Times, me: str) -> bool:
-    if _is_finished(db, found.message_id, found.round):
+    if is_finished(db, found.message_id, found.round):
         return False
     row = db.execute(
         "SELECT m.id, m.state, m.delivery, m.leased_at, t.round, t.carrier, t.holder "
@@ -289,7 +291,7 @@ def take(
 def _is_away(db: sqlite3.Connection, priority: Priority) -> bool:
     row = db.execute(
         "SELECT 1 FROM messages AS m CROSS JOIN transit AS t USING (message_id) "
-        "WHERE m.state = 1 AND m.priority = ? AND t.holder = '' LIMIT 1",
+        "WHERE m.state = 1 AND m.priority = ? AND (t.holder = '' OR t.sent = 0) LIMIT 1",
         (priority,),
     ).fetchone()
     return row is not None
@@ -301,19 +303,10 @@ def _in_turn(rows: Sequence[tuple[int, str]], last: str) -> list[tuple[int, str]
     for row in rows:
         by_tenant.setdefault(row[1], []).append(row)
     queues = [
-        iter(by_tenant[tenant])
+        by_tenant[tenant]
         for tenant in sorted(by_tenant, key=lambda tenant: (tenant <= last, tenant))
     ]
-    turns: list[tuple[int, str]] = []
-    while queues:
-        still = []
-        for queue in queues:
-            row = next(queue, None)
-            if row is not None:
-                turns.append(row)
-                still.append(queue)
-        queues = still
-    return turns
+    return [row for turn in itertools.zip_longest(*queues) for row in turn if row is not None]
 
 
 def finish(db: sqlite3.Connection, lease: Lease, times: Times) -> str:
@@ -323,28 +316,22 @@ def finish(db: sqlite3.Connection, lease: Lease, times: Times) -> str:
         "SELECT carrier, round FROM transit WHERE message_id = ?", (message_id,)
     ).fetchone()
     leasing.ack(db, lease, times)
-    _set_finished(db, message_id, row[1], times)
+    set_finished(db, message_id, row[1], times)
     return str(row[0])
 
 
-def bury(
-    db: sqlite3.Connection,
-    lease: Lease,
-    times: Times,
-    me: str,
-    *,
-    cause: queue_admin_pb2.DeadLetterCause.ValueType,
-    error: object,
-    model: str,
-) -> None:
-    """Make a message a dead letter that is to be sent; its copy goes when that has been done."""
-    leasing.dead_letter(db, lease, times, cause, error, model)  # type: ignore[arg-type]
-    message_id = lease.message.message_id
-    db.execute("UPDATE transit SET sent = 0, holder = ? WHERE message_id = ?", (me, message_id))
-    (number,) = db.execute(
-        "SELECT round FROM transit WHERE message_id = ?", (message_id,)
+def finished_elsewhere(db: sqlite3.Connection, message_id: str, number: int, times: Times) -> None:
+    """Take off what another host finished, unless it was put back since or is held here."""
+    gone = db.execute(
+        "SELECT m.id FROM messages AS m JOIN transit AS t USING (message_id) "
+        "WHERE m.message_id = ? AND t.round <= ? AND t.sent = 1 AND t.holder = '' "
+        "AND m.state IN (1, 2)",
+        (message_id, number),
     ).fetchone()
-    _set_finished(db, message_id, number, times)
+    if gone is not None:
+        db.execute("DELETE FROM attempts WHERE message = ?", gone)
+        db.execute("DELETE FROM messages WHERE id = ?", gone)
+        set_finished(db, message_id, number, times)
 
 
 def put_back(db: sqlite3.Connection, ids: Sequence[str], times: Times, me: str) -> None:
@@ -354,86 +341,6 @@ def put_back(db: sqlite3.Connection, ids: Sequence[str], times: Times, me: str) 
             "INSERT OR REPLACE INTO transit(message_id, round, sent, holder) VALUES (?, ?, 0, ?)",
             (message_id, _next_round(db, message_id, times), me),
         )
-
-
-def take_in(
-    db: sqlite3.Connection,
-    letter: queue_admin_pb2.QueueMessage,
-    body: bytes,
-    number: int,
-    times: Times,
-) -> None:
-    """Keep a dead letter that another host published, once."""
-    if _is_finished(db, letter.message_id, number):
-        return
-    job = letter.job
-    died = letter.dead_letter_time.ToMicroseconds() / 1e6
-    last = letter.attempts[-1].error if letter.attempts else None
-    db.execute(
-        "INSERT INTO messages(message_id, priority, tenant, state, due, published, delivery, "
-        "track_id, request_id, attributes, body, error, cause, died) "
-        "VALUES (?, ?, ?, 4, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(message_id) DO UPDATE SET "
-        "state = 4, token = NULL, lease_until = NULL, delivery = excluded.delivery, "
-        "error = excluded.error, cause = excluded.cause, died = excluded.died",
-        (
-            letter.message_id,
-            letter.priority if letter.priority in WORDS else 2,
-            job.tenant,
-            died,
-            letter.publish_time.ToMicroseconds() / 1e6,
-            letter.delivery_attempt,
-            job.track.track_id,
-            job.request_id,
-            json.dumps(dict(letter.attributes)) if letter.attributes else "",
-            body,
-            error_text(last),
-            letter.cause,
-            died,
-        ),
-    )
-    (row,) = db.execute(
-        "SELECT id FROM messages WHERE message_id = ?", (letter.message_id,)
-    ).fetchone()
-    db.execute("DELETE FROM attempts WHERE message = ?", (row,))
-    for attempt in letter.attempts[-MOST_ATTEMPTS:]:
-        leasing.remember(
-            db,
-            row,
-            attempt.number,
-            attempt.start_time.ToMicroseconds() / 1e6,
-            ended=attempt.end_time.ToMicroseconds() / 1e6 if attempt.HasField("end_time") else None,
-            error=attempt.error if attempt.HasField("error") else None,
-            model=attempt.model,
-        )
-    db.execute(
-        "INSERT OR REPLACE INTO transit(message_id, round, sent) VALUES (?, ?, 1)",
-        (letter.message_id, number),
-    )
-    _set_finished(db, letter.message_id, number, times)
-
-
-def give_up(db: sqlite3.Connection, found: Arrival, times: Times, me: str) -> bool:
-    """Take in what Pub/Sub's own policy made a dead letter; return whether it lives on.
-
-    Pub/Sub counts deliveries only. A message that waits for its time is delivered many times
-    until then and is put back; any other was never finished by the workers that had it.
-    """
-    db.execute(
-        "UPDATE transit SET holder = '' WHERE message_id = ? AND round = ?",
-        (found.message_id, found.round),
-    )
-    if not _arrive(db, found, times, ""):
-        return False
-    if found.due > times.wall:
-        put_back(db, [found.message_id], times, me)
-        return True
-    db.execute(
-        "UPDATE messages SET state = 4, died = ?, cause = ?, token = NULL, lease_until = NULL "
-        "WHERE message_id = ?",
-        (times.wall, queue_admin_pb2.DEAD_LETTER_CAUSE_WORKER_LOST, found.message_id),
-    )
-    _set_finished(db, found.message_id, found.round, times)
-    return False
 
 
 def lose(db: sqlite3.Connection, carriers: Sequence[str], me: str) -> None:
@@ -474,17 +381,17 @@ def leave(db: sqlite3.Connection, times: Times, me: str) -> list[str]:
     return tried
 
 
-def forgotten(db: sqlite3.Connection, times: Times, me: str) -> None:
-    """Send everything again that waits: the subscription was made anew and holds nothing."""
-    for (message_id,) in db.execute(
-        "SELECT t.message_id FROM transit AS t JOIN messages AS m USING (message_id) "
-        "WHERE t.sent = 1 AND m.state IN (1, 2, 3)"
+def send_again(db: sqlite3.Connection, priority: Priority, times: Times, me: str) -> None:
+    """Let all that lives be sent again: the subscription was made anew and holds nothing."""
+    for row, message_id, state, delivery, leased_at in db.execute(
+        "SELECT m.id, m.message_id, m.state, m.delivery, m.leased_at FROM messages AS m "
+        "JOIN transit AS t USING (message_id) "
+        "WHERE t.sent = 1 AND m.state IN (1, 2, 3) AND m.priority = ?",
+        (priority,),
     ).fetchall():
-        db.execute(
-            "UPDATE messages SET state = 1, token = NULL, lease_until = NULL "
-            "WHERE message_id = ? AND state = 3",
-            (message_id,),
-        )
+        if state == LEASED:
+            leasing.remember(db, row, delivery, leased_at)
+            _unlease(db, row)
         put_back(db, [message_id], times, me)
 
 
@@ -497,12 +404,20 @@ def tidy(db: sqlite3.Connection, times: Times, keep: float) -> None:
     )
 
 
-def _is_finished(db: sqlite3.Connection, message_id: str, number: int) -> bool:
+def is_finished(db: sqlite3.Connection, message_id: str, number: int) -> bool:
+    """Whether this round of a message, or a later one, is over."""
     row = db.execute("SELECT round FROM finished WHERE message_id = ?", (message_id,)).fetchone()
     return row is not None and bool(number <= row[0])
 
 
-def _set_finished(db: sqlite3.Connection, message_id: str, number: int, times: Times) -> None:
+def round_of(db: sqlite3.Connection, message_id: str) -> int:
+    """Return the last round of a message that is over; 0 if none is known."""
+    row = db.execute("SELECT round FROM finished WHERE message_id = ?", (message_id,)).fetchone()
+    return int(row[0]) if row is not None else 0
+
+
+def set_finished(db: sqlite3.Connection, message_id: str, number: int, times: Times) -> None:
+    """Note that a round is over: its late copies are not done again."""
     db.execute("INSERT OR REPLACE INTO finished VALUES (?, ?, ?)", (message_id, number, times.wall))
 
 

@@ -135,37 +135,38 @@ class Gateway:
         """Google's own client, for what is not done every second."""
         self.subscriber: SubscriberAsyncClient
         """Google's own client, for what is not done every second."""
+        self._transports: tuple[Any, Any] = (None, None)
         self._calls: _Calls
         self._publishing: dict[str, Grouped[Any, str]] = {}
         self._acking: dict[str, Grouped[str, None]] = {}
 
     async def __aenter__(self) -> Self:
         if self._emulator:
-            self.publisher = PublisherAsyncClient(
-                transport=PublisherGrpcAsyncIOTransport(
-                    channel=grpc.aio.insecure_channel(self._emulator)
-                )
-            )
-            self.subscriber = SubscriberAsyncClient(
-                transport=SubscriberGrpcAsyncIOTransport(
-                    channel=grpc.aio.insecure_channel(self._emulator)
-                )
+            publishing, subscribing = (
+                PublisherGrpcAsyncIOTransport(channel=grpc.aio.insecure_channel(self._emulator)),
+                SubscriberGrpcAsyncIOTransport(channel=grpc.aio.insecure_channel(self._emulator)),
             )
         else:
             try:
-                self.publisher, self.subscriber = PublisherAsyncClient(), SubscriberAsyncClient()
+                publishing, subscribing = (
+                    PublisherGrpcAsyncIOTransport(),
+                    SubscriberGrpcAsyncIOTransport(),
+                )
             except GoogleAuthError as error:
                 raise FailedPreconditionError(
                     f"Google Cloud's credentials cannot be used: {error}",
                     reason="PUBSUB_CREDENTIALS",
                 ) from error
-        subscriber = self.subscriber.transport.grpc_channel
+        self._transports = publishing, subscribing
+        self.publisher = PublisherAsyncClient(transport=publishing)
+        self.subscriber = SubscriberAsyncClient(transport=subscribing)
+        subscriber = subscribing.grpc_channel
         self._calls = _Calls(
             _call(subscriber, "Subscriber/Pull", PullRequest, PullResponse),
             _call(subscriber, "Subscriber/Acknowledge", _Acknowledge, None),
             _call(subscriber, "Subscriber/ModifyAckDeadline", _ModifyAckDeadline, None),
             _call(
-                self.publisher.transport.grpc_channel,
+                publishing.grpc_channel,
                 "Publisher/Publish",
                 _PublishRequest,
                 _PublishResponse,
@@ -174,8 +175,8 @@ class Gateway:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.publisher.transport.close()
-        await self.subscriber.transport.close()
+        for transport in self._transports:
+            await transport.close()
 
     async def publish(self, topic: str, message: Any) -> str:
         """Return the id that Pub/Sub gave a message once it keeps it.

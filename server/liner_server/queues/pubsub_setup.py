@@ -1,17 +1,16 @@
 """The topics and subscriptions that the queue needs: made once, checked at every start.
 
-    TOPIC-high, -medium, -low    SUBSCRIPTION-high, -medium, -low   jobs
-    TOPIC-dead-letter            SUBSCRIPTION-dead-letter           dead letters of all hosts
-    TOPIC-results                (subscribe as you like)            what is finished
+TOPIC-high, -medium, -low    SUBSCRIPTION-high, -medium, -low   jobs
+TOPIC-dead-letter            SUBSCRIPTION-dead-letter           dead letters of all hosts
+TOPIC-results                (subscribe as you like)            what is finished
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-import grpc
-import grpc.aio
 from google.api_core import exceptions
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.pubsub_v1.types import pubsub
@@ -21,7 +20,6 @@ from liner_server.queues.pubsub_gateway import Gateway
 from liner_server.queues.pubsub_wire import LONGEST_RETENTION, WORDS, Names
 
 _CALL_SECONDS = 10.0
-_HOLD = 30
 MOST_DELIVERIES = 100
 """Deliveries after which Pub/Sub itself makes a message a dead letter. The consumer counts
 attempts and is stricter; this is for messages that no consumer lives to count."""
@@ -39,9 +37,16 @@ class Part:
 
 
 async def set_up(
-    gateway: Gateway, names: Names, *, dry_run: bool = False, ordered: bool = False
+    gateway: Gateway,
+    names: Names,
+    *,
+    dry_run: bool = False,
+    ordered: bool = False,
+    hold: timedelta = timedelta(seconds=30),
 ) -> AsyncIterator[Part]:
     """Create what is missing, mend what differs, and yield each part; run it as often as you like.
+
+    `hold` is how soon Pub/Sub gives a message to another when whoever pulled it has died.
 
     Raises:
         FailedPreconditionError: this account may not.
@@ -50,7 +55,7 @@ async def set_up(
     """
     for path in _topics(names):
         yield await _topic(gateway, path, dry_run)
-    for wanted in _subscriptions(names, ordered=ordered):
+    for wanted in _subscriptions(names, ordered=ordered, hold=hold):
         yield await _subscription(gateway, wanted, dry_run)
 
 
@@ -62,15 +67,15 @@ async def check(gateway: Gateway, names: Names) -> None:
         UnavailableError: Pub/Sub cannot be reached.
 
     """
-    missing = []
-    for path in _topics(names):
-        if await _found(gateway.publisher.get_topic, {"topic": path}, path) is None:
-            missing.append(path)
-    for wanted in _subscriptions(names, ordered=False):
-        path = wanted.name
-        get = gateway.subscriber.get_subscription
-        if await _found(get, {"subscription": path}, path) is None:
-            missing.append(path)
+    asked: list[tuple[str, str, Any]] = [
+        ("topic", path, gateway.publisher.get_topic) for path in _topics(names)
+    ]
+    asked += [
+        ("subscription", wanted.name, gateway.subscriber.get_subscription)
+        for wanted in _subscriptions(names)
+    ]
+    found = await asyncio.gather(*(_found(get, {kind: path}, path) for kind, path, get in asked))
+    missing = [path for (_, path, _), part in zip(asked, found, strict=True) if part is None]
     if missing:
         raise FailedPreconditionError(
             f"Pub/Sub lacks {', '.join(missing)}; `liner-server setup-cloud` creates them",
@@ -78,16 +83,45 @@ async def check(gateway: Gateway, names: Names) -> None:
         )
 
 
+async def set_paused(gateway: Gateway, names: Names, *, paused: bool) -> None:
+    """Tell all hosts whether to hand out.
+
+    Raises:
+        FailedPreconditionError: this account may not.
+        UnavailableError: Pub/Sub cannot be reached.
+
+    """
+    path = names.paused_topic
+    if paused:
+        await _created(gateway.publisher.create_topic, {"name": path}, path)
+    else:
+        await _found(gateway.publisher.delete_topic, {"topic": path}, path)
+
+
+async def is_paused(gateway: Gateway, names: Names) -> bool:
+    """Return whether all hosts are to hand out nothing.
+
+    Raises:
+        UnavailableError: Pub/Sub cannot be reached.
+
+    """
+    path = names.paused_topic
+    return await _found(gateway.publisher.get_topic, {"topic": path}, path) is not None
+
+
 def _topics(names: Names) -> list[str]:
     return [*map(names.topic_of, WORDS), names.dead_topic, names.results_topic]
 
 
-def _subscriptions(names: Names, *, ordered: bool) -> list[Any]:
+def _subscriptions(
+    names: Names, *, ordered: bool = False, hold: timedelta = timedelta(seconds=30)
+) -> list[Any]:
+    seconds = max(10, round(hold.total_seconds()))
     jobs = [
         pubsub.Subscription(
             name=names.subscription_of(priority),
             topic=names.topic_of(priority),
-            ack_deadline_seconds=_HOLD,
+            ack_deadline_seconds=seconds,
             message_retention_duration=LONGEST_RETENTION,
             # Without one an idle subscription is deleted after 31 days.
             expiration_policy=pubsub.ExpirationPolicy(),
@@ -100,14 +134,20 @@ def _subscriptions(names: Names, *, ordered: bool) -> list[Any]:
         )
         for priority in WORDS
     ]
-    dead = pubsub.Subscription(
-        name=names.dead_subscription,
-        topic=names.dead_topic,
-        ack_deadline_seconds=_HOLD,
-        message_retention_duration=LONGEST_RETENTION,
-        expiration_policy=pubsub.ExpirationPolicy(),
-    )
-    return [*jobs, dead]
+    others = [
+        pubsub.Subscription(
+            name=subscription,
+            topic=topic,
+            ack_deadline_seconds=seconds,
+            message_retention_duration=LONGEST_RETENTION,
+            expiration_policy=pubsub.ExpirationPolicy(),
+        )
+        for subscription, topic in (
+            (names.dead_subscription, names.dead_topic),
+            (names.results_subscription, names.results_topic),
+        )
+    ]
+    return [*jobs, *others]
 
 
 async def _topic(gateway: Gateway, path: str, dry_run: bool) -> Part:

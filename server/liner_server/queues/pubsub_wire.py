@@ -80,6 +80,16 @@ class Names:
         """Path of the topic that finished jobs are announced on."""
         return self._topic("results")
 
+    @property
+    def results_subscription(self) -> str:
+        """Path of the subscription by which a host hears what others finished."""
+        return self._subscription("results")
+
+    @property
+    def paused_topic(self) -> str:
+        """Path of the topic that is there while the queue is paused."""
+        return self._topic("paused")
+
     def _topic(self, word: str) -> str:
         return f"projects/{self.project}/topics/{self.topic}-{word}"
 
@@ -163,6 +173,16 @@ def letter_of(message: queue_admin_pb2.QueueMessage, *, body: bytes, number: int
     return PubsubMessage(data=letter.SerializeToString(), attributes=attributes)
 
 
+def result_of(enrichment: enrichment_pb2.Enrichment, *, number: int) -> Any:
+    """Return what is published when a job is finished: its result, as it is stored."""
+    attributes = {
+        ID: enrichment.enrichment_id,
+        ROUND: str(number),
+        "state": enrichment_pb2.EnrichmentState.Name(enrichment.state),
+    }
+    return PubsubMessage(data=enrichment.SerializeToString(), attributes=attributes)
+
+
 def opened(data: bytes) -> tuple[queue_admin_pb2.QueueMessage, bytes]:
     """Return the dead letter that these bytes are, and the bytes of its job.
 
@@ -175,10 +195,8 @@ def opened(data: bytes) -> tuple[queue_admin_pb2.QueueMessage, bytes]:
     return letter, base64.b64decode(raw) if raw else letter.job.SerializeToString()
 
 
-def arrival_of(
-    message: Any, *, priority: Priority, delivery_attempt: int, not_after: float
-) -> Arrival:
-    """Return a delivered message, whoever published it; `priority` is its subscription's.
+def arrival_of(message: Any, subscription: str, delivery_attempt: int, not_after: float) -> Arrival:
+    """Return a message that this subscription delivered, whoever published it.
 
     `not_after` is the time of arrival: no message was published later than that.
     """
@@ -198,7 +216,7 @@ def arrival_of(
         carrier=message.message_id,
         message_id=message_id,
         round=int(_number(ours.get(ROUND), stamped * 1e6)),
-        priority=priority,
+        priority=_priority_of(subscription),
         tenant=job.tenant if job is not None else "",
         track_id=job.track.track_id if job is not None else "",
         request_id=job.request_id if job is not None else "",
@@ -208,6 +226,13 @@ def arrival_of(
         attributes=json.dumps(given) if given else "",
         body=body,
     )
+
+
+def _priority_of(subscription: str) -> Priority:
+    for priority, word in WORDS.items():
+        if subscription.endswith(f"-{word}"):
+            return priority
+    return enrichment_pb2.PRIORITY_MEDIUM
 
 
 def _number(text: str | None, otherwise: float) -> float:

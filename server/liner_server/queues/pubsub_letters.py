@@ -1,0 +1,201 @@
+"""Dead letters of all hosts: each is published once it is in its host's file, and taken in here.
+
+Pub/Sub cannot list what lies on a topic, nor delete one message of many, so letters are taken off
+their subscription at once and kept in the file, where they can be listed, replayed and purged.
+One process of a project does so; two would each have a part.
+"""
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any
+
+import structlog
+from google.protobuf.message import DecodeError
+from liner.v1 import queue_admin_pb2, track_pb2
+
+from liner_server.core.enums import Cause
+from liner_server.errors import ConflictError, LinerError
+from liner_server.ports_queue import Lease
+from liner_server.queues import leasing, pubsub_file, pubsub_wire
+from liner_server.queues.pubsub_gateway import Gateway
+from liner_server.queues.pubsub_wire import WORDS, Arrival, Names, arrival_of
+from liner_server.queues.rows import MOST_ATTEMPTS, Times, error_text
+from liner_server.sqlite_file import SqliteFile
+
+_log = structlog.get_logger()
+_LONGEST_BACKOFF = 5.0
+
+
+class Letters:
+    """Takes dead letters off their subscription and into the file; `run` must run."""
+
+    def __init__(
+        self,
+        *,
+        file: SqliteFile,
+        gateway: Gateway,
+        names: Names,
+        me: str,
+        times: Callable[[], Times],
+        pull_wait: timedelta,
+        changed: Callable[[], None],
+    ) -> None:
+        self._file = file
+        self._gateway = gateway
+        self._names = names
+        self._me = me
+        self._times = times
+        self._pull_wait = pull_wait
+        self._changed = changed
+
+    async def run(self) -> None:
+        """Take letters in, and what other hosts finished, until cancelled."""
+        await asyncio.gather(
+            self._follow(self._names.dead_subscription, self._take),
+            self._follow(self._names.results_subscription, self._note),
+        )
+
+    async def _follow(self, subscription: str, take: Callable[[Any, int], Awaitable[None]]) -> None:
+        failures = 0
+        while True:
+            try:
+                received = await self._gateway.pull(subscription, limit=100, wait=self._pull_wait)
+                await asyncio.gather(*(take(one.message, one.delivery_attempt) for one in received))
+                for one in received:
+                    with suppress(ConflictError):
+                        await self._gateway.acknowledge(subscription, one.ack_id)
+                failures = 0
+            except LinerError as error:
+                failures += 1
+                if failures == 1:
+                    _log.warning("cannot take in", subscription=subscription, error=error.message)
+                await asyncio.sleep(min(_LONGEST_BACKOFF, 0.1 * 2**failures))
+
+    async def _note(self, message: Any, _: int) -> None:
+        """Another host may have finished what this one published."""
+        message_id = message.attributes.get(pubsub_wire.ID, "")
+        number = message.attributes.get(pubsub_wire.ROUND, "")
+        if message_id and number.isdigit():
+            await self._file.write(
+                lambda db: pubsub_file.finished_elsewhere(
+                    db, message_id, int(number), self._times()
+                ),
+                reclaims=True,
+            )
+
+    async def _take(self, message: Any, delivery_attempt: int) -> None:
+        if pubsub_wire.LETTER in message.attributes:
+            with suppress(DecodeError, ValueError):
+                letter, body = pubsub_wire.opened(message.data)
+                number = int(message.attributes[pubsub_wire.ROUND])
+                await self._file.write(lambda db: take_in(db, letter, body, number, self._times()))
+                return
+        source = message.attributes.get(pubsub_wire.NATIVE, "")
+        arrival = arrival_of(message, source, delivery_attempt, self._times().wall)
+        lives_on = await self._file.write(lambda db: give_up(db, arrival, self._times(), self._me))
+        _log.warning("Pub/Sub gave a message up", message_id=arrival.message_id, kept=lives_on)
+        self._changed()
+
+
+def bury(
+    db: sqlite3.Connection,
+    lease: Lease,
+    times: Times,
+    me: str,
+    *,
+    cause: Cause,
+    error: track_pb2.Error | None,
+    model: str,
+) -> None:
+    """Make a message a dead letter that is to be sent; its copy goes when that has been done."""
+    leasing.dead_letter(db, lease, times, cause, error, model)
+    message_id = lease.message.message_id
+    db.execute("UPDATE transit SET sent = 0, holder = ? WHERE message_id = ?", (me, message_id))
+    (number,) = db.execute(
+        "SELECT round FROM transit WHERE message_id = ?", (message_id,)
+    ).fetchone()
+    pubsub_file.set_finished(db, message_id, number, times)
+
+
+def take_in(
+    db: sqlite3.Connection,
+    letter: queue_admin_pb2.QueueMessage,
+    body: bytes,
+    number: int,
+    times: Times,
+) -> None:
+    """Keep a dead letter that another host published, once."""
+    if pubsub_file.is_finished(db, letter.message_id, number):
+        return
+    job = letter.job
+    died = letter.dead_letter_time.ToMicroseconds() / 1e6
+    last = letter.attempts[-1].error if letter.attempts else None
+    db.execute(
+        "INSERT INTO messages(message_id, priority, tenant, state, due, published, delivery, "
+        "track_id, request_id, attributes, body, error, cause, died) "
+        "VALUES (?, ?, ?, 4, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(message_id) DO UPDATE SET "
+        "state = 4, token = NULL, lease_until = NULL, delivery = excluded.delivery, "
+        "error = excluded.error, cause = excluded.cause, died = excluded.died",
+        (
+            letter.message_id,
+            letter.priority if letter.priority in WORDS else 2,
+            job.tenant,
+            died,
+            letter.publish_time.ToMicroseconds() / 1e6,
+            letter.delivery_attempt,
+            job.track.track_id,
+            job.request_id,
+            json.dumps(dict(letter.attributes)) if letter.attributes else "",
+            body,
+            error_text(last),
+            letter.cause,
+            died,
+        ),
+    )
+    (row,) = db.execute(
+        "SELECT id FROM messages WHERE message_id = ?", (letter.message_id,)
+    ).fetchone()
+    db.execute("DELETE FROM attempts WHERE message = ?", (row,))
+    for attempt in letter.attempts[-MOST_ATTEMPTS:]:
+        leasing.remember(
+            db,
+            row,
+            attempt.number,
+            attempt.start_time.ToMicroseconds() / 1e6,
+            ended=attempt.end_time.ToMicroseconds() / 1e6 if attempt.HasField("end_time") else None,
+            error=attempt.error if attempt.HasField("error") else None,
+            model=attempt.model,
+        )
+    db.execute(
+        "INSERT OR REPLACE INTO transit(message_id, round, sent) VALUES (?, ?, 1)",
+        (letter.message_id, number),
+    )
+    pubsub_file.set_finished(db, letter.message_id, number, times)
+
+
+def give_up(db: sqlite3.Connection, found: Arrival, times: Times, me: str) -> bool:
+    """Take in what Pub/Sub's own policy made a dead letter; return whether it lives on.
+
+    Pub/Sub counts deliveries only. A message that waits for its time is delivered many times
+    until then and is put back; any other was never finished by the workers that had it.
+    """
+    db.execute(
+        "UPDATE transit SET holder = '' WHERE message_id = ? AND round = ?",
+        (found.message_id, found.round),
+    )
+    if not pubsub_file.arrive(db, [found], times, "")[0]:
+        return False
+    if found.due > times.wall:
+        pubsub_file.put_back(db, [found.message_id], times, me)
+        return True
+    db.execute(
+        "UPDATE messages SET state = 4, died = ?, cause = ?, token = NULL, lease_until = NULL "
+        "WHERE message_id = ?",
+        (times.wall, queue_admin_pb2.DEAD_LETTER_CAUSE_WORKER_LOST, found.message_id),
+    )
+    pubsub_file.set_finished(db, found.message_id, found.round, times)
+    return False

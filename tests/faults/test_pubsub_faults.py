@@ -1,0 +1,381 @@
+"""What goes wrong with Pub/Sub between hosts, on the real emulator: nothing is lost by it."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
+from liner_server.errors import FailedPreconditionError, LinerError, UnavailableError
+from liner_server.ports_queue import JobQueue, Lease
+from liner_server.queues import leasing, pubsub_file, pubsub_wire
+from liner_server.queues.pubsub import PubSubQueue
+from liner_server.queues.pubsub_file import TRANSIT_SCHEMA
+from liner_server.queues.pubsub_wire import Names, PubsubMessage
+from liner_server.queues.rows import Times
+from liner_server.sqlite_file import SqliteFile
+from support.eventually import eventually
+from support.pubsub_emulator import Emulator, create, fresh_names, gateway, shared_emulator
+from support.queue_backends import HIGH, LOW, MEDIUM, job
+
+MINUTE = timedelta(minutes=1)
+WAIT = timedelta(seconds=20)
+DEAD = queue_admin_pb2.MESSAGE_STATE_DEAD
+INVALID = queue_admin_pb2.DEAD_LETTER_CAUSE_INVALID
+EXHAUSTED = queue_admin_pb2.DEAD_LETTER_CAUSE_ATTEMPTS_EXHAUSTED
+FAILED = track_pb2.Error(code=14, reason="PROVIDER", message="down")
+
+
+class Hosts:
+    """Queues of the same names on hosts that share nothing but Pub/Sub."""
+
+    def __init__(self, emulator: Emulator, names: Names, folder: Path) -> None:
+        self.emulator = emulator
+        self.names = names
+        self.folder = folder
+        self.stack = AsyncExitStack()
+
+    async def open(self, host: str, **options: object) -> PubSubQueue:
+        """Start a host; the same one again has its file still."""
+        usual = {"takes_letters": host == "a", "settle": timedelta(seconds=2)}
+        queue = PubSubQueue(
+            self.folder / host / "queue",
+            self.names,
+            emulator=self.emulator.address,
+            pull_wait=timedelta(seconds=2),
+            hold=timedelta(seconds=10),
+            **{**usual, **options},
+        )
+        return await self.stack.enter_async_context(queue)
+
+
+@pytest.fixture
+async def hosts(tmp_path: Path) -> AsyncIterator[Hosts]:
+    """Fresh names on the shared emulator."""
+    emulator = shared_emulator()
+    names = fresh_names()
+    await create(emulator, names)
+    hosts = Hosts(emulator, names, tmp_path)
+    async with hosts.stack:
+        yield hosts
+
+
+async def one(queue: JobQueue) -> Lease:
+    """Lease the next message, when it comes."""
+    [lease] = await queue.lease(limit=1, duration=MINUTE, wait=WAIT)
+    return lease
+
+
+async def total(queue: JobQueue) -> tuple[int, int]:
+    """Return how many messages the queue counts as living and as dead."""
+    priorities = (await queue.stats()).priorities
+    return sum(p.ready + p.delayed + p.leased for p in priorities), sum(p.dead for p in priorities)
+
+
+WORKER = """
+import asyncio, sys
+from datetime import timedelta
+from pathlib import Path
+from liner_server.queues.pubsub import PubSubQueue
+from liner_server.queues.pubsub_wire import Names
+
+async def main(path, project, word, emulator):
+    names = Names(project=project, topic=word, subscription=word)
+    async with PubSubQueue(Path(path), names, emulator=emulator, takes_letters=False) as queue:
+        [lease] = await queue.lease(
+            limit=1, duration=timedelta(minutes=1), wait=timedelta(seconds=30)
+        )
+        print(lease.message.message_id, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("survivor", ["same host", "other host"])
+async def test_what_a_killed_worker_held_is_done_by_another_and_counts_as_an_attempt(
+    hosts: Hosts, survivor: str
+) -> None:
+    """SIGKILL leaves no time to give anything back: Pub/Sub notices that the heartbeat ended."""
+    publisher = await hosts.open("a")
+    job_id = await publisher.publish(job("a"))
+    path = hosts.folder / "victim" / "queue"
+    arguments = [path, hosts.names.project, hosts.names.topic, hosts.emulator.address]
+    with subprocess.Popen(  # noqa: ASYNC220 - it only has to start
+        [sys.executable, "-c", WORKER, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as victim:
+        assert victim.stdout is not None
+        assert (await asyncio.to_thread(victim.stdout.readline)).strip() == job_id
+        victim.kill()
+
+    worker = await hosts.open("victim" if survivor == "same host" else "other")
+    lease = None
+    async with asyncio.timeout(40):
+        while lease is None:
+            lease = next(iter(await worker.lease(limit=1, duration=MINUTE, wait=WAIT)), None)
+
+    assert (lease.message.message_id, lease.message.delivery_attempt) == (job_id, 2)
+    await worker.ack(lease)
+
+
+async def test_a_heartbeat_keeps_a_message_longer_than_pubsub_would(hosts: Hosts) -> None:
+    """Listening to an hour of audio must not let another host begin the same job."""
+    worker, other = await hosts.open("a"), await hosts.open("b")
+    await worker.publish(job("slow"))
+    lease = await one(worker)
+
+    assert await other.lease(limit=1, duration=MINUTE, wait=timedelta(seconds=14)) == []
+    await worker.ack(lease)
+
+
+@pytest.mark.parametrize("most", [1, 2, 7])
+async def test_a_job_is_a_dead_letter_after_as_many_attempts_as_were_asked_for(
+    hosts: Hosts, most: int
+) -> None:
+    """Pub/Sub's own policy knows 5 to 100; ours counts leases."""
+    queue = await hosts.open("a")
+    job_id = await queue.publish(job("bad"))
+
+    for _ in range(most - 1):
+        await queue.nack(await one(queue), delay=timedelta(0), error=FAILED, model="qwen2")
+    last = await one(queue)
+    assert last.message.delivery_attempt == most
+    await queue.dead_letter(last, cause=EXHAUSTED, error=FAILED)
+
+    letter = await queue.get(job_id)
+    assert (letter.state, len(letter.attempts)) == (DEAD, most)
+    assert await queue.lease(limit=1, duration=MINUTE, wait=timedelta(seconds=1)) == []
+
+
+async def test_attempts_and_delays_survive_a_change_of_host(hosts: Hosts) -> None:
+    """A worker that is scaled away gives its messages back with what was tried."""
+    worker = await hosts.open("a")
+    await worker.publish(job("a"))
+    for _ in range(3):
+        await worker.nack(await one(worker), delay=timedelta(0), error=FAILED)
+    await hosts.stack.aclose()
+
+    other = await hosts.open("b")
+
+    assert (await one(other)).message.delivery_attempt == 4
+
+
+async def test_bytes_that_are_no_job_are_leased_and_can_be_buried(hosts: Hosts) -> None:
+    """Anybody may publish anything: poison must not stop a worker, nor come back for ever."""
+    queue = await hosts.open("a")
+    async with gateway(hosts.emulator) as raw:
+        await raw.publish(hosts.names.topic_of(HIGH), PubsubMessage(data=b"\xff\xff\xff"))
+
+    lease = await one(queue)
+
+    assert not lease.message.HasField("job")
+    assert lease.message.priority == HIGH
+    await queue.dead_letter(lease, cause=queue_admin_pb2.DEAD_LETTER_CAUSE_UNDECODABLE)
+    [letter] = (await queue.list_dead_letters(queue_admin_pb2.ListDeadLettersRequest())).messages
+    assert letter.message_id == lease.message.message_id
+
+
+async def test_a_job_that_another_system_published_is_done(hosts: Hosts) -> None:
+    """The data is the job; nothing else is needed."""
+    queue = await hosts.open("a")
+    bare = PubsubMessage(data=job("theirs").SerializeToString(), attributes={"who": "ingest"})
+    async with gateway(hosts.emulator) as raw:
+        await raw.publish(hosts.names.topic_of(LOW), bare)
+
+    lease = await one(queue)
+
+    assert lease.message.job.track.title == "theirs"
+    assert lease.message.job.job_id == lease.message.message_id != ""
+    assert dict(lease.message.attributes) == {"who": "ingest"}
+    await queue.ack(lease)
+    assert await total(queue) == (0, 0)
+
+
+async def test_copies_of_a_message_are_done_once(hosts: Hosts) -> None:
+    """Publishers send again what they had no answer to; a copy may even come after the work."""
+    queue = await hosts.open("a")
+    job_id = await queue.publish(job("a"))
+    stored = await queue._file.read(
+        lambda db: db.execute(
+            "SELECT round FROM transit WHERE message_id = ?", (job_id,)
+        ).fetchone()
+    )
+    found = await queue.get(job_id)
+    copy = pubsub_wire.message_of(
+        message_id=job_id,
+        body=found.job.SerializeToString(),
+        attributes="",
+        published=found.publish_time.ToMicroseconds() / 1e6,
+        due=0,
+        number=stored[0],
+        delivered=0,
+    )
+    async with gateway(hosts.emulator) as raw:
+        await asyncio.gather(*(raw.publish(hosts.names.topic_of(MEDIUM), copy) for _ in range(9)))
+
+        lease = await one(queue)
+        assert await queue.lease(limit=9, duration=MINUTE, wait=timedelta(seconds=3)) == []
+        await queue.ack(lease)
+        await raw.publish(hosts.names.topic_of(MEDIUM), copy)
+
+    assert await queue.lease(limit=9, duration=MINUTE, wait=timedelta(seconds=3)) == []
+    assert await total(queue) == (0, 0)
+
+
+async def test_hosts_that_share_nothing_agree_on_what_is_done_dead_and_paused(
+    hosts: Hosts,
+) -> None:
+    """One host serves operators, others work: its lists must not fill with what is long done."""
+    server, worker = await hosts.open("a"), await hosts.open("b")
+    done, bad = await server.publish(job("done")), await server.publish(job("bad"))
+    leases = [await one(worker), await one(worker)]
+    by_id = {lease.message.message_id: lease for lease in leases}
+
+    await worker.ack(by_id[done])
+    await worker.announce(enrichment_pb2.Enrichment(enrichment_id=done))
+    await worker.nack(by_id[bad], delay=timedelta(0), error=FAILED, model="qwen2")
+    await worker.dead_letter(await one(worker), cause=EXHAUSTED, error=FAILED)
+
+    async def is_known() -> bool:
+        return await total(server) == (0, 1)
+
+    await eventually(is_known)
+    letter = await server.get(bad)
+    assert (letter.state, letter.cause, len(letter.attempts)) == (DEAD, EXHAUSTED, 2)
+    assert letter.attempts[0].model == "qwen2"
+
+    await server.replay(queue_admin_pb2.ReplayDeadLettersRequest(message_ids=[bad]))
+    again = await one(worker)
+    assert (again.message.message_id, again.message.delivery_attempt) == (bad, 1)
+
+    await server.pause(by="ada", reason="night")
+
+    async def is_paused() -> bool:
+        return (await worker.stats()).paused
+
+    await eventually(is_paused)
+    await server.publish(job("later"))
+    assert await worker.lease(limit=1, duration=MINUTE, wait=timedelta(seconds=1)) == []
+    await server.resume()
+    assert (await one(worker)).message.job.track.title == "later"
+
+
+async def test_a_purged_letter_stays_purged(hosts: Hosts) -> None:
+    """Its copy on the dead-letter topic may still be on its way."""
+    queue = await hosts.open("a")
+    job_id = await queue.publish(job("a"))
+    lease = await one(queue)
+
+    await queue.dead_letter(lease, cause=INVALID)
+    purged = await queue.purge(queue_admin_pb2.PurgeDeadLettersRequest(all=True))
+
+    assert list(purged.message_ids) == [job_id]
+    assert await queue.lease(limit=1, duration=MINUTE, wait=timedelta(seconds=3)) == []
+    assert await total(queue) == (0, 0)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_pubsub_itself_gave_up_is_a_dead_letter_unless_it_only_waited(
+    hosts: Hosts, waits: bool
+) -> None:
+    """It counts deliveries; a job for next week is delivered often and is as good as new."""
+    queue = await hosts.open("a")
+    now = time.time()
+    forwarded = pubsub_wire.message_of(
+        message_id="forwarded",
+        body=job("a").SerializeToString(),
+        attributes="",
+        published=now,
+        due=now + (3600 if waits else 0),
+        number=round(now * 1e6),
+        delivered=0,
+    )
+    forwarded.attributes[pubsub_wire.NATIVE] = hosts.names.subscription_of(LOW)
+    async with gateway(hosts.emulator) as raw:
+        await raw.publish(hosts.names.dead_topic, forwarded)
+
+    async def is_in() -> bool:
+        return await total(queue) == ((1, 0) if waits else (0, 1))
+
+    await eventually(is_in)
+    found = await queue.get("forwarded")
+    assert found.priority == LOW
+    if waits:
+        await queue.retry("forwarded")
+        assert (await one(queue)).message.message_id == "forwarded"
+    else:
+        assert found.cause == queue_admin_pb2.DEAD_LETTER_CAUSE_WORKER_LOST
+
+
+async def test_what_a_dead_process_had_not_sent_is_sent_by_the_next(hosts: Hosts) -> None:
+    """The file is written first: between the two a process may be killed."""
+    path = hosts.folder / "a" / "queue"
+    past = Times(wall=time.time() - 120, steady=0)
+    letter = leasing.letter_of(job("left behind"), {}, None, past)
+    async with SqliteFile(path, TRANSIT_SCHEMA) as file:
+        await file.write(
+            lambda db: pubsub_file.put(db, letter, letter, past, keep=1e9, me="the dead")
+        )
+
+    queue = await hosts.open("a")
+
+    assert (await one(queue)).message.job.track.title == "left behind"
+
+
+async def test_without_its_topics_a_queue_says_how_to_make_them(tmp_path: Path) -> None:
+    """A worker that starts on nothing would wait for ever in silence."""
+    hosts = Hosts(shared_emulator(), fresh_names(), tmp_path)
+
+    with pytest.raises(FailedPreconditionError, match="setup-cloud") as error:
+        await hosts.open("a")
+
+    assert error.value.reason == "PUBSUB_MISSING"
+    assert hosts.names.topic_of(HIGH) in error.value.message
+
+
+async def test_an_outage_is_told_at_once_and_afterwards_all_goes_on(tmp_path: Path) -> None:
+    """Whoever publishes must know; and a service that lost its memory gets everything again."""
+    with Emulator() as emulator:
+        hosts = Hosts(emulator, fresh_names(), tmp_path)
+        await create(emulator, hosts.names)
+        async with hosts.stack:
+            queue = await hosts.open("a")
+            ids = {await queue.publish(job(str(n))) for n in range(3)}
+            held = await one(queue)
+            await asyncio.to_thread(emulator.stop)
+
+            with pytest.raises(UnavailableError):
+                await queue.publish(job("refused"))
+            assert await total(queue) == (3, 0)
+
+            await asyncio.to_thread(emulator.start)
+
+            async def misses_its_subscription() -> bool:
+                try:
+                    await queue.lease(limit=9, duration=MINUTE, wait=timedelta(seconds=0.1))
+                except LinerError as error:
+                    return error.reason == "PUBSUB_MISSING"
+                return False
+
+            await eventually(misses_its_subscription, within=20)
+            await create(emulator, hosts.names)
+            found: dict[str, Lease] = {}
+            async with asyncio.timeout(20):
+                while len(found) < 3:
+                    with suppress(LinerError):
+                        leases = await queue.lease(limit=9, duration=MINUTE, wait=WAIT)
+                        found.update({lease.message.message_id: lease for lease in leases})
+            assert found.keys() == ids
+            assert found[held.message.message_id].message.delivery_attempt == 2
+            for lease in found.values():
+                await queue.ack(lease)
+            assert await total(queue) == (0, 0)
