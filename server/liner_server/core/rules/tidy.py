@@ -96,6 +96,7 @@ def _iswc_holds(text: str) -> bool:
     )
 
 
+@lru_cache(maxsize=_KEPT)
 def ean_holds(text: str) -> bool:
     """Whether a text is a UPC or EAN of bare digits with the right check digit."""
     if _TWELVE.fullmatch(text) is None:
@@ -103,6 +104,7 @@ def ean_holds(text: str) -> bool:
     return codes.weighted(text, _EAN_WEIGHTS[len(text)]) % 10 == 0
 
 
+@lru_cache(maxsize=_KEPT)
 def isni_holds(text: str) -> bool:
     """Whether a text is an ISNI of 16 bare characters with the right one at its end."""
     if _SIXTEEN.fullmatch(text) is None:
@@ -111,6 +113,7 @@ def isni_holds(text: str) -> bool:
     return text[15] == ("X" if check == 10 else str(check))
 
 
+@lru_cache(maxsize=_KEPT)
 def ipi_holds(text: str) -> bool:
     """Whether a text is an IPI name number of 11 bare digits with the right last two."""
     return _ELEVEN.fullmatch(text) is not None and codes.ipi_check_digits(text[:9]) == int(text[9:])
