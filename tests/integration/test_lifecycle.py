@@ -2,8 +2,6 @@
 
 import asyncio
 import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
 import grpc
@@ -14,6 +12,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from liner.v1 import enrichment_pb2, queue_admin_pb2, storage_pb2, track_pb2
 from liner_server.rpc.identity import new_token
 from support.grpc_errors import fails
+from support.http import fetch
 from support.server import connected, served, server_process
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -23,19 +22,6 @@ NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 def request_for(**track: object) -> enrichment_pb2.EnrichMetadataRequest:
     """Return a request for a track with these fields."""
     return enrichment_pb2.EnrichMetadataRequest(track=track_pb2.Track(**track))
-
-
-async def fetch(url: str) -> tuple[int, str]:
-    """Return the status and body that the side port answers."""
-
-    def get() -> tuple[int, str]:
-        try:
-            with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - loopback
-                return response.status, response.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-
-    return await asyncio.to_thread(get)
 
 
 async def test_a_process_serves_answers_and_stops_on_sigterm(tmp_path: Path):
