@@ -87,6 +87,27 @@ def test_an_artist_spelled_two_ways_is_found_where_it_is_rare() -> None:
     assert _found(*map(_by, names)) == [(0, "BATCH_ARTIST_SPELLING")]
 
 
+def test_of_equally_frequent_spellings_the_tidier_is_taken_for_the_usual_one() -> None:
+    """Nobody should be told to write a name in capitals because two tracks disagree."""
+    for names in (["ANN WEISS", "Ann Weiss"], ["Ann Weiss", "ANN WEISS"]):
+        odd = names.index("ANN WEISS")
+
+        assert _found(*map(_by, names)) == [(odd, "BATCH_ARTIST_SPELLING")]
+
+
+def test_places_are_those_of_the_track_though_an_artist_has_no_name() -> None:
+    """A path that is one off would have somebody else's credit changed."""
+    tracks = [track_pb2.Track(title=str(i)) for i in range(3)]
+    for track, name in zip(tracks, ("Ann Weiss", "Ann Weiss", "ann weiss"), strict=True):
+        track.artists.add(name=" ", isni=_ISNIS[0])
+        track.artists.add(name=name)
+    entries = [entry_of(track.title, track, None) for track in tracks]
+
+    found = [(index, issue.field) for index, issue in across_batch(entries)]
+
+    assert found == [(2, "artists[1].name")]
+
+
 def test_a_slip_of_one_letter_is_found_only_beside_a_name_that_is_common() -> None:
     """Two artists with similar names are two artists, until one is a hundred times as frequent."""
     many = ["Florence Welch"] * 3

@@ -153,7 +153,7 @@ def _neighbours(entries: Sequence[Entry], order: list[int]) -> Iterator[tuple[in
 
 
 def _artists(entries: Sequence[Entry]) -> _Found:
-    usual = _usual(name for entry in entries for name, _ in entry.artists)
+    usual = _usual(name for entry in entries for name, _ in entry.artists if name.strip())
     for index, entry in enumerate(entries):
         for place, (name, _) in enumerate(entry.artists):
             if (best := usual.get(name)) is not None:
@@ -174,9 +174,10 @@ def _usual(names: Iterable[str]) -> dict[str, str]:
     spellings: dict[str, Counter[str]] = defaultdict(Counter)
     for name, count in Counter(names).items():
         spellings[fold(name)][name] = count
-    # Of equally frequent spellings the first in the alphabet, so that the answer never changes.
     best = {
-        key: min(counts, key=lambda name: (-counts[name], name))
+        # Of equally frequent spellings the tidier one, then the first in the alphabet: the answer
+        # must not depend on the order of the tracks.
+        key: min(counts, key=lambda name: (-counts[name], not _tidy(name), name))
         for key, counts in spellings.items()
     }
     slips = _slips({key: counts.total() for key, counts in spellings.items()})
@@ -186,6 +187,10 @@ def _usual(names: Iterable[str]) -> dict[str, str]:
         for name in counts
         if name != best[slips.get(key, key)]
     }
+
+
+def _tidy(name: str) -> bool:
+    return not name.isupper() and not name.islower() and name == " ".join(name.split())
 
 
 def _slips(frequency: dict[str, int]) -> dict[str, str]:
@@ -211,7 +216,7 @@ def _isnis(entries: Sequence[Entry]) -> _Found:
     codes: dict[str, tuple[str, str]] = {}
     for index, entry in enumerate(entries):
         for place, (name, code) in enumerate(entry.artists):
-            if code is None:
+            if code is None or not name.strip():
                 continue
             folded, path = fold(name), f"artists[{place}].isni"
             known, item = names.setdefault(code, (name, entry.item_id))

@@ -35,7 +35,7 @@ class Entry:
     """Folded, with the version."""
 
     artists: tuple[tuple[str, str | None], ...]
-    """(name as stated, canonical ISNI or None)."""
+    """(name as stated, canonical ISNI or None), a nameless one too: places are those of Track."""
 
     release: str
     """The UPC, else album and first artist; empty when neither is stated."""
@@ -82,7 +82,6 @@ def entry_of(
         artists=tuple(
             (sys.intern(artist.name), codes.normalise_isni(artist.isni) if artist.isni else None)
             for artist in track.artists
-            if artist.name
         ),
         release=upc or (album if track.album else ""),
         upc=upc,
