@@ -12,6 +12,7 @@ from contextlib import (
 )
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import structlog
 from liner.v1 import enrichment_pb2
@@ -51,8 +52,15 @@ from liner_server.rpc.server import GrpcServer, watch_loop
 from liner_server.rpc.side_port import side_port
 from liner_server.rpc.storage import StorageServicer
 from liner_server.rpc.submit import SubmitDesk
-from liner_server.settings import ResultsBackend, Settings, SettingsError
+from liner_server.settings import QueueBackend, ResultsBackend, Settings, SettingsError
 from liner_server.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    # A second and 23 MB that only those who use Pub/Sub shall spend.
+    from liner_server.queues.pubsub import PubSubQueue
+    from liner_server.queues.pubsub_setup import Part
+    from liner_server.queues.pubsub_wire import Names
+    from liner_server.rpc.push import PushEndpoint
 
 _log = structlog.get_logger()
 
@@ -87,6 +95,8 @@ class _Parts:
     objects: ObjectStore
     results: ResultStore
     queue: JobQueue
+    pubsub: "PubSubQueue | None"
+    """The queue, where it is one on Pub/Sub."""
     flags: Callable[[], enrichment_pb2.FeatureFlags]
     enricher: Enricher
 
@@ -104,7 +114,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         TokenAuthenticator.from_file(settings.tokens_file) if settings.tokens_file else None
     )
     async with AsyncExitStack() as stack:
-        parts = await _parts(settings, stack)
+        parts = await _parts(settings, stack, serves=True)
         enricher, telemetry = parts.enricher, parts.telemetry
         drain = timedelta(seconds=settings.drain_seconds)
         batches = BatchRunner(
@@ -160,7 +170,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
             )
 
         app = App(grpc_address="", drain=stop)
-        app.http_address = await _side_port(settings, stack, app, telemetry)
+        app.http_address = await _side_port(settings, stack, app, parts)
         await server.start()
         app.grpc_address = _with_port(settings.grpc_bind, server.port)
         stack.push_async_callback(app.stop)
@@ -180,26 +190,31 @@ async def working(settings: Settings) -> AsyncIterator[App]:
     async with AsyncExitStack() as stack:
         if not settings.workers:
             raise SettingsError("LINER_WORKERS: a worker needs 1 at least; it is 0")
-        parts = await _parts(settings, stack)
+        parts = await _parts(settings, stack, serves=False)
         work = await stack.enter_async_context(_work(settings, parts))
 
         async def stop() -> None:
             await work.drain(timedelta(seconds=settings.drain_seconds))
 
         app = App(grpc_address="", drain=stop)
-        app.http_address = await _side_port(settings, stack, app, parts.telemetry)
+        app.http_address = await _side_port(settings, stack, app, parts)
         stack.push_async_callback(app.stop)
         yield app
 
 
-async def _parts(settings: Settings, stack: AsyncExitStack) -> _Parts:
+async def _parts(settings: Settings, stack: AsyncExitStack, *, serves: bool) -> _Parts:
     """Open everything below the doors; the stack closes it in order."""
     telemetry = Telemetry()
     objects = await stack.enter_async_context(
         LocalObjectStore(settings.data_dir / "objects", max_object_bytes=settings.max_object_bytes)
     )
     results = await stack.enter_async_context(_results(settings))
-    queue = await stack.enter_async_context(SqliteQueue(settings.data_dir / "queue.sqlite"))
+    pubsub = None
+    if settings.queue is QueueBackend.PUBSUB:
+        pubsub = await stack.enter_async_context(_pubsub(settings, serves=serves))
+    queue = pubsub or await stack.enter_async_context(
+        SqliteQueue(settings.data_dir / "queue.sqlite")
+    )
     recorder = await stack.enter_async_context(
         StoreRecorder(
             results,
@@ -249,7 +264,10 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> _Parts:
             settings.data_dir / "scratch",
             excerpts=settings.model_audio_windows,
         ),
-        answers=AnswerCache(settings.answer_cache_entries, recorder),
+        # Where nothing is to be known in memory, nothing is known from before either.
+        answers=AnswerCache(
+            settings.answer_cache_entries, recorder if settings.answer_cache_entries else None
+        ),
         observer=telemetry,
         recorder=recorder,
     )
@@ -258,8 +276,70 @@ async def _parts(settings: Settings, stack: AsyncExitStack) -> _Parts:
         objects=objects,
         results=results,
         queue=queue,
+        pubsub=pubsub,
         flags=flags,
         enricher=enricher,
+    )
+
+
+def _pubsub(settings: Settings, *, serves: bool) -> "PubSubQueue":
+    """Return the queue on Pub/Sub; the process that serves operators keeps the dead letters."""
+    from liner_server.queues.pubsub import PubSubQueue
+
+    return PubSubQueue(
+        settings.data_dir / "pubsub.sqlite",
+        _names(settings),
+        emulator=settings.pubsub_emulator_host,
+        pulls=settings.pubsub_push_audience is None,
+        takes_letters=serves,
+        ordered=settings.pubsub_ordered,
+    )
+
+
+def _names(settings: Settings) -> "Names":
+    from liner_server.queues.pubsub_wire import Names
+
+    return Names(
+        project=settings.google_cloud_project or "",
+        topic=settings.pubsub_topic,
+        subscription=settings.pubsub_subscription,
+    )
+
+
+async def set_up_cloud(settings: Settings, *, dry_run: bool) -> "AsyncIterator[Part]":
+    """Make what the settings need in Google Cloud, and yield each part of it.
+
+    Raises:
+        SettingsError: no project is named.
+        LinerError: this account may not, or the service cannot be reached.
+
+    """
+    from liner_server.queues.pubsub_gateway import Gateway
+    from liner_server.queues.pubsub_setup import set_up
+
+    if not settings.google_cloud_project:
+        raise SettingsError("GOOGLE_CLOUD_PROJECT: must name a project; it is not set")
+    async with Gateway(emulator=settings.pubsub_emulator_host) as gateway:
+        async for part in set_up(
+            gateway, _names(settings), dry_run=dry_run, ordered=settings.pubsub_ordered
+        ):
+            yield part
+
+
+async def _push(
+    settings: Settings, stack: AsyncExitStack, queue: "PubSubQueue | None", app: App
+) -> "PushEndpoint | None":
+    """Return what answers pushed messages, if any are expected."""
+    audience, account = settings.pubsub_push_audience, settings.pubsub_push_account
+    if queue is None or audience is None or account is None:
+        return None
+    from liner_server.rpc.push import OidcVerifier, PushEndpoint
+
+    verifier = await stack.enter_async_context(
+        OidcVerifier(audience=audience, account=account, certs_url=settings.pubsub_push_certs_url)
+    )
+    return PushEndpoint(
+        verifier=verifier, deliver=queue.take_pushed, open_now=lambda: not app.stopping
     )
 
 
@@ -276,6 +356,7 @@ def _work(settings: Settings, parts: _Parts) -> QueueWork:
             max_attempts=settings.queue_max_attempts,
         ),
         observer=parts.telemetry,
+        publish=parts.pubsub.announce if parts.pubsub is not None else None,
     )
     return QueueWork(
         queue=parts.queue,
@@ -284,15 +365,14 @@ def _work(settings: Settings, parts: _Parts) -> QueueWork:
     )
 
 
-async def _side_port(
-    settings: Settings, stack: AsyncExitStack, app: App, telemetry: Telemetry
-) -> str:
+async def _side_port(settings: Settings, stack: AsyncExitStack, app: App, parts: _Parts) -> str:
     """Open the side port and return its address."""
     port = await stack.enter_async_context(
         side_port(
             settings.http_address,
-            registry=telemetry.registry,
+            registry=parts.telemetry.registry,
             healthy=lambda: not app.stopping,
+            push=await _push(settings, stack, parts.pubsub, app),
         )
     )
     return _with_port(settings.http_address, port)

@@ -198,7 +198,7 @@ class StoreRecorder:
         now = time.monotonic()
         if now - self._last_log >= _LOG_EVERY:
             self._last_log = now
-            _log.warning(what, error=str(error) if error else "", waiting=len(self._notes))
+            _log.warning(what, error=repr(error) if error else "", waiting=len(self._notes))
 
 
 def _may_pass(error: BaseException) -> bool:

@@ -19,6 +19,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+_PUBSUB_NAME = "^[A-Za-z][A-Za-z0-9_.~+%-]{2,200}$"
+
 
 class SettingsError(Exception):
     """The environment holds a value that cannot be used; the text says which and why."""
@@ -43,6 +45,7 @@ class QueueBackend(StrEnum):
     """Where queued jobs are kept."""
 
     SQLITE = "sqlite"
+    PUBSUB = "pubsub"
 
 
 class Settings(BaseSettings):
@@ -99,7 +102,41 @@ class Settings(BaseSettings):
     """How long a broken batch stream may be resumed."""
 
     queue: QueueBackend = QueueBackend.SQLITE
-    """sqlite: one file in LINER_DATA_DIR."""
+    """sqlite: one file in LINER_DATA_DIR. pubsub: Google Pub/Sub, see PUBSUB_TOPIC."""
+
+    google_cloud_project: Annotated[
+        str | None, Field(validation_alias=AliasChoices("GOOGLE_CLOUD_PROJECT"))
+    ] = None
+    """Project of everything in Google Cloud."""
+
+    pubsub_topic: Annotated[
+        str, Field(validation_alias=AliasChoices("PUBSUB_TOPIC"), pattern=_PUBSUB_NAME)
+    ] = "ai-processing"
+    """How the queue's topics begin; -high, -medium, -low, -dead-letter, -results follow."""
+
+    pubsub_subscription: Annotated[
+        str, Field(validation_alias=AliasChoices("PUBSUB_SUBSCRIPTION"), pattern=_PUBSUB_NAME)
+    ] = "ai-processor"
+    """How the queue's subscriptions begin; the same words follow."""
+
+    pubsub_emulator_host: Annotated[
+        str | None, Field(validation_alias=AliasChoices("PUBSUB_EMULATOR_HOST"))
+    ] = None
+    """HOST:PORT of a Pub/Sub emulator, in place of Google's service."""
+
+    pubsub_ordered: bool = False
+    """Jobs for one track come in the order of their publication. Fixed when `setup-cloud` makes
+    the subscriptions."""
+
+    pubsub_push_audience: str | None = None
+    """Audience of the tokens of push subscriptions. Set: jobs are taken from POST /pubsub/push on
+    LINER_HTTP_ADDRESS and none are pulled."""
+
+    pubsub_push_account: str | None = None
+    """Service account whose tokens LINER_PUBSUB_PUSH_AUDIENCE's subscriptions carry."""
+
+    pubsub_push_certs_url: str = "https://www.googleapis.com/oauth2/v1/certs"
+    """Where the certificates of those tokens are."""
 
     workers: Annotated[int, Field(ge=0, le=1000)] = 4
     """Queued jobs worked on at once; 0: `serve` takes none, and `worker` cannot start."""
@@ -120,7 +157,8 @@ class Settings(BaseSettings):
     """Largest object that may be stored."""
 
     answer_cache_entries: Annotated[int, Field(ge=0, le=1_000_000)] = 4096
-    """Answers kept in memory, so that the same question is not worked out twice."""
+    """Answers kept in memory, so that the same question is not worked out twice; 0: none is
+    given again, not from before a restart either."""
 
     answer_cache_days: Annotated[float, Field(ge=0, le=3650)] = 30.0
     """How long a known answer may be given again after a restart; 0: only until then."""
@@ -250,6 +288,17 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path) -> Path:
         # Listening processes have a working directory of their own.
         return value.absolute()
+
+    @model_validator(mode="after")
+    def _pubsub_is_whole(self) -> Self:
+        if self.queue is QueueBackend.PUBSUB and not self.google_cloud_project:
+            raise ValueError("LINER_QUEUE=pubsub needs GOOGLE_CLOUD_PROJECT")
+        if (self.pubsub_push_audience is None) != (self.pubsub_push_account is None):
+            raise ValueError(
+                "LINER_PUBSUB_PUSH_AUDIENCE and LINER_PUBSUB_PUSH_ACCOUNT go together: a token is "
+                "checked for both"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fails_closed(self) -> Self:

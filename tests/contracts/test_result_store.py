@@ -496,6 +496,25 @@ async def test_an_answer_is_found_under_its_key_for_a_while(store, clock):
     assert await store.find_answer(other, since=START) == done("e3").answer
 
 
+async def test_many_look_ups_at_once_get_each_their_own(store):
+    """A batch asks for all its tracks in the same moment; one that left harms no other."""
+    keys = [bytes([n]) * 32 for n in range(40)]
+    await asyncio.gather(
+        *(store.keep_answer(key, done(f"{key[0]}").answer) for key in keys if key[0] % 2)
+    )
+
+    asked = [asyncio.create_task(store.find_answer(key, since=START)) for key in keys]
+    await asyncio.sleep(0)
+    asked[3].cancel()
+    found = await asyncio.gather(*asked, return_exceptions=True)
+
+    for n, answer in enumerate(found):
+        if n == 3:
+            assert isinstance(answer, asyncio.CancelledError)
+        else:
+            assert answer == (done(f"{n}").answer if n % 2 else None)
+
+
 async def test_all_of_it_survives_a_restart(open_store, tmp_path, clock):
     """Durable when the call returned."""
     async with open_store(tmp_path, clock) as store:

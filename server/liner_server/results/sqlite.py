@@ -5,12 +5,14 @@ reviews       which request ids have brought a review, and what it said
 answers       answers that may be given again, by the question's key
 """
 
+import asyncio
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeAlias
 
 from liner.v1 import enrichment_pb2, track_pb2
 
@@ -43,6 +45,10 @@ _UNFINISHED = (
 )
 
 
+_Asked: TypeAlias = tuple[bytes, int, "asyncio.Future[bytes | None]"]
+"""A key, the oldest time an answer may be of, and who waits."""
+
+
 class SqliteResultStore:
     """The `ResultStore` of one file, which other processes may use too:
     `async with SqliteResultStore(path)`.
@@ -51,6 +57,8 @@ class SqliteResultStore:
     def __init__(self, path: Path, *, now: Callable[[], float] = time.time) -> None:
         self._file = SqliteFile(path, _SCHEMA)
         self._now = now
+        self._asked: list[_Asked] = []
+        self._answering: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await self._file.__aenter__()
@@ -152,15 +160,15 @@ class SqliteResultStore:
         self, key: bytes, *, since: datetime
     ) -> enrichment_pb2.EnrichMetadataResponse | None:
         """Return a kept answer; see the port."""
-        row: tuple[bytes] | None = await self._file.read(
-            lambda db: db.execute(
-                "SELECT answer FROM answers WHERE key = ? AND kept >= ?",
-                (key, records.micros(since)),
-            ).fetchone()
-        )
-        if row is None:
+        # Every track of a batch asks: those that ask at the same moment share one way there.
+        asked: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._asked.append((key, records.micros(since), asked))
+        if self._answering is None:
+            self._answering = asyncio.create_task(self._answer_all())
+        packed = await asked
+        if packed is None:
             return None
-        return records.unpacked(enrichment_pb2.EnrichMetadataResponse, row[0])
+        return records.unpacked(enrichment_pb2.EnrichMetadataResponse, packed)
 
     async def keep_answer(self, key: bytes, answer: enrichment_pb2.EnrichMetadataResponse) -> None:
         """Keep an answer; see the port."""
@@ -186,6 +194,21 @@ class SqliteResultStore:
             )
         )
 
+    async def _answer_all(self) -> None:
+        while self._asked:
+            asked, self._asked = self._asked, []
+            try:
+                found = await self._file.read(partial(_answers, asked=asked))
+            except Exception as error:
+                for _, _, future in asked:
+                    if not future.done():
+                        future.set_exception(error)
+                continue
+            for (_, _, future), packed in zip(asked, found, strict=True):
+                if not future.done():
+                    future.set_result(packed)
+        self._answering = None
+
     async def _delete(self, work: Callable[[sqlite3.Connection], int]) -> int:
         total = 0
         while gone := await self._file.write(work, reclaims=True):
@@ -194,6 +217,12 @@ class SqliteResultStore:
 
     def _micros(self) -> int:
         return round(self._now() * 1_000_000)
+
+
+def _answers(db: sqlite3.Connection, asked: Iterable[_Asked]) -> Sequence[bytes | None]:
+    query = "SELECT answer FROM answers WHERE key = ? AND kept >= ?"
+    rows = [db.execute(query, (key, since)).fetchone() for key, since, _ in asked]
+    return [row[0] if row is not None else None for row in rows]
 
 
 def _found(db: sqlite3.Connection, enrichment_id: str) -> enrichment_pb2.Enrichment | None:
