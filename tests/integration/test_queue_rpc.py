@@ -80,7 +80,11 @@ async def test_a_submitted_track_is_answered_under_its_job_id(tmp_path: Path):
         found = await stubs.enrichment.GetEnrichment(
             enrichment_pb2.GetEnrichmentRequest(enrichment_id=job_id)
         )
+    # Closed and opened again: whatever is stored behind an answer's back is there by now.
+    async with served(tmp_path) as (_, stubs):
+        listed = await stubs.enrichment.ListEnrichments(enrichment_pb2.ListEnrichmentsRequest())
 
+    assert [enrichment.enrichment_id for enrichment in listed.enrichments] == [job_id]
     assert found.enrichment.answer.track.title == "Blue Hour"
     assert found.enrichment.answer.processing.enrichment_id == job_id
 

@@ -291,6 +291,7 @@ class Consumer:
             request_id=job.request_id or message.message_id,
             principal=Principal(name=job.tenant, roles=frozenset({"enrich"})),
             deadline=loop.time() + self._policy.job_timeout.total_seconds(),
+            enrichment_id=message.message_id,
         )
         return await self._enricher.enrich(job.track, job.options, context, operation="queue")
 

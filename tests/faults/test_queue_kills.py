@@ -1,0 +1,120 @@
+"""The server killed with SIGKILL while it takes and works on jobs: nothing lost, nothing doubled.
+
+What was acknowledged is written down outside the server. Clients do as clients do: whatever was
+not acknowledged they submit again under the same request id.
+"""
+
+import asyncio
+import random
+from pathlib import Path
+
+import grpc
+import pytest
+from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
+from support.eventually import eventually
+from support.queue_ledger import Ledger, judge
+from support.server import Stubs, connected, server_process
+
+JOBS = 100
+KILLS = 3
+ENVIRONMENT = {"LINER_LOG_LEVEL": "ERROR", "LINER_LISTENING_PROCESSES": "1"}
+PRIORITIES = (
+    enrichment_pb2.PRIORITY_HIGH,
+    enrichment_pb2.PRIORITY_MEDIUM,
+    enrichment_pb2.PRIORITY_LOW,
+)
+
+
+async def submit(stubs: Stubs, ledger: Ledger, number: int) -> bool:
+    """Submit one job; return whether it was acknowledged."""
+    request = enrichment_pb2.SubmitEnrichmentRequest(
+        track=track_pb2.Track(title=f"Track {number}"),
+        priority=PRIORITIES[number % 3],
+        request_id=f"r{number}",
+    )
+    try:
+        answer = await stubs.enrichment.SubmitEnrichment(request, timeout=20)
+    except grpc.aio.AioRpcError:
+        return False
+    ledger.acknowledged(request.request_id, answer.job_id)
+    return True
+
+
+async def attended(stubs: Stubs) -> bool:
+    """Return whether nothing is left to do."""
+    stats = (await stubs.queue.GetStats(queue_admin_pb2.GetStatsRequest())).stats
+    return not any(entry.ready + entry.delayed + entry.leased for entry in stats.priorities)
+
+
+@pytest.mark.timeout(300)
+async def test_no_acknowledged_job_is_lost_or_done_twice_by_kills(tmp_path: Path):
+    """kill -9 in the middle of submissions and work, restart, again; then count."""
+    rng = random.Random(5)
+    missing = list(range(JOBS))
+    data = tmp_path / "data"
+    with Ledger(tmp_path / "ledger") as ledger:
+        for round_ in range(KILLS):
+            async with (
+                server_process(data, ENVIRONMENT) as server,
+                connected(server.grpc_address) as stubs,
+            ):
+                wave = missing[: JOBS // KILLS + 1 + round_ * 10]
+                calls = [asyncio.create_task(submit(stubs, ledger, n)) for n in wave]
+                enough = rng.randrange(5, len(wave))
+                await eventually(lambda: sum(map(_acknowledged, calls)) >= enough, within=60)  # noqa: B023
+                server.process.kill()
+                await server.process.wait()
+                done = await asyncio.gather(*calls)
+            taken = {n for n, ok in zip(wave, done, strict=True) if ok}
+            missing = [n for n in missing if n not in taken]
+        async with (
+            server_process(data, ENVIRONMENT) as server,
+            connected(server.grpc_address) as stubs,
+        ):
+            for n in [*missing, *range(0, JOBS, 7)]:
+                assert await submit(stubs, ledger, n)
+            await eventually(lambda: attended(stubs), within=120)
+            assert await server.terminate() == 0
+
+        verdict = judge(ledger, data)
+
+    assert verdict.broken == []
+    assert verdict.lost == []
+    assert verdict.doubled == []
+    assert (verdict.done, verdict.waiting) == (JOBS, 0)
+
+
+def _acknowledged(call: "asyncio.Task[bool]") -> bool:
+    return call.done() and call.result()
+
+
+@pytest.mark.timeout(120)
+async def test_the_harness_sees_a_lost_and_a_doubled_job(tmp_path: Path):
+    """A check that finds nothing proves nothing until it was seen to find something."""
+    import sqlite3
+
+    data = tmp_path / "data"
+    with Ledger(tmp_path / "ledger") as ledger:
+        async with (
+            server_process(data, {**ENVIRONMENT, "LINER_WORKERS": "0"}) as server,
+            connected(server.grpc_address) as stubs,
+        ):
+            for n in range(4):
+                assert await submit(stubs, ledger, n)
+            await server.terminate()
+        before = judge(ledger, data)
+        with sqlite3.connect(data / "queue.sqlite") as db:
+            # As if the acknowledgement had come before the commit, and the commit not at all.
+            db.execute("DELETE FROM messages WHERE request_id = 'r1'")
+            # As if the request id had not been looked for.
+            db.execute(
+                "INSERT INTO messages(message_id, priority, tenant, state, due, published, "
+                "track_id, request_id, attributes, body) SELECT 'other', priority, tenant, state, "
+                "due, published, track_id, request_id, attributes, body FROM messages "
+                "WHERE request_id = 'r2'"
+            )
+        db.close()
+        after = judge(ledger, data)
+
+    assert (before.lost, before.doubled, before.waiting) == ([], [], 4)
+    assert (after.lost, after.doubled) == (["r1"], ["r2"])

@@ -1,0 +1,101 @@
+"""What was acknowledged, written down outside the server, and held against its files afterwards."""
+
+import os
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+from liner.v1 import enrichment_pb2
+
+
+class Ledger:
+    """A file of the submissions that a server acknowledged; each line is on the disk when told."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("a")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def acknowledged(self, request_id: str, job_id: str) -> None:
+        """Write down what a client was told."""
+        self._file.write(f"{request_id} {job_id}\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def jobs(self) -> dict[str, set[str]]:
+        """Return the job ids that each request id was told."""
+        told: dict[str, set[str]] = {}
+        for line in self._path.read_text().splitlines():
+            request_id, job_id = line.split()
+            told.setdefault(request_id, set()).add(job_id)
+        return told
+
+
+@dataclass(kw_only=True)
+class Verdict:
+    """What the files say of the acknowledged jobs."""
+
+    done: int = 0
+    """Jobs with a stored result."""
+
+    waiting: int = 0
+    """Jobs on the queue, dead letters included."""
+
+    lost: list[str] = field(default_factory=list)
+    """Request ids that were acknowledged and are nowhere."""
+
+    doubled: list[str] = field(default_factory=list)
+    """Request ids with more than one job, result or place."""
+
+    broken: list[str] = field(default_factory=list)
+    """What SQLite's own check says of the files."""
+
+
+def judge(ledger: Ledger, data_dir: Path) -> Verdict:
+    """Return where each acknowledged job is, read from a stopped server's files."""
+    verdict = Verdict()
+    queue = sqlite3.connect(data_dir / "queue.sqlite")
+    results = sqlite3.connect(data_dir / "results.sqlite")
+    try:
+        for name, db in (("queue", queue), ("results", results)):
+            (said,) = db.execute("PRAGMA integrity_check").fetchone()
+            if said != "ok":
+                verdict.broken.append(f"{name}: {said}")
+        on_queue = {i for (i,) in queue.execute("SELECT message_id FROM messages")}
+        by_request = Counter(
+            r for (r,) in queue.execute("SELECT request_id FROM messages WHERE request_id <> ''")
+        )
+        stored = _done(results)
+    finally:
+        queue.close()
+        results.close()
+    by_request.update(stored.values())
+    for request_id, jobs in ledger.jobs().items():
+        done = {job for job in jobs if job in stored}
+        verdict.done += bool(done)
+        verdict.waiting += bool(jobs & on_queue)
+        if not done and not jobs & on_queue:
+            verdict.lost.append(request_id)
+        if len(jobs) > 1 or by_request[request_id] > 1:
+            verdict.doubled.append(request_id)
+    return verdict
+
+
+def _done(results: sqlite3.Connection) -> dict[str, str]:
+    """Return the request id of each stored result by its id."""
+    from liner_server.results.records import unpacked
+
+    found = {}
+    for name, record in results.execute(
+        "SELECT enrichment_id, record FROM enrichments WHERE state = ?",
+        (enrichment_pb2.ENRICHMENT_STATE_DONE,),
+    ):
+        found[name] = unpacked(enrichment_pb2.Enrichment, record).request_id
+    return found
