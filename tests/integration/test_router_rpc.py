@@ -322,6 +322,7 @@ async def test_list_models_tells_roles_breakers_and_what_is_wrong(tmp_path: Path
     assert [model.role for model in listed.models] == ["primary", "fallback", "measurement"]
     assert models["qwen2"].breaker_state == enrichment_pb2.BREAKER_STATE_OPEN
     assert not models["qwen2"].ready
+    assert "failed too often" in models["qwen2"].status
     assert models["openai"].breaker_state == enrichment_pb2.BREAKER_STATE_CLOSED
     assert models["openai"].ready
     assert "genre" in models["openai"].fields

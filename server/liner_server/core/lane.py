@@ -5,6 +5,7 @@ known that no answer will come in time, so that the router can go elsewhere whil
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -104,6 +105,16 @@ class Lane:
     def spent(self) -> bool:
         """Whether today's money is gone."""
         return not self._guard.budget.allows(Decimal(0))
+
+    @property
+    def trouble(self) -> str:
+        """Why it is not asked now, or what it cannot do; empty when all is well."""
+        if self.spent:
+            return "today's budget is spent"
+        if self.state is BreakerState.OPEN:
+            left = math.ceil(self._guard.breaker.retry_after.total_seconds())
+            return f"failed too often; asked again in {left} s"
+        return self.status
 
     async def ask(self, question: Question, *, until: float, packed: bool) -> Outcome:
         """Return what the provider says by `until`, in the loop's time.

@@ -113,7 +113,7 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
                 breaker_state=f"BREAKER_STATE_{lane.state.name}",
                 hears_audio=lane.provider.hears_audio,
                 role=lane.role,
-                status="today's budget is spent" if lane.spent else lane.status,
+                status=lane.trouble,
                 fields=lane.provider.fields,
             )
         embedded = self._enricher.embedded
