@@ -11,6 +11,9 @@ from dataclasses import dataclass
 CONTROL, TREATMENT = "control", "experimental"
 """The variants of an experiment, as results and analytics name them."""
 
+EXPERIMENTAL = "experimental"
+"""Name of the provider that is tried."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -19,8 +22,8 @@ class Experiment:
     name: str
     """Names the experiment in answers; another name draws other tracks."""
 
-    provider: str
-    """The experimental provider's name."""
+    provider: str = EXPERIMENTAL
+    """The name of the provider that is tried."""
 
     share: float = 0.1
     """Part of all tracks, 0 to 1."""

@@ -79,6 +79,15 @@ class Routed:
     usage: track_pb2.Usage = field(default_factory=track_pb2.Usage)
 
 
+@dataclass(frozen=True)
+class Lanes:
+    """The configured lanes; None where there is no such model."""
+
+    primary: Lane | None = None
+    fallback: Lane | None = None
+    experimental: Lane | None = None
+
+
 class Router:
     """Chooses among the configured models. With none, every plan is empty."""
 

@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
 
@@ -14,9 +13,11 @@ from pydantic import SecretStr
 from liner_server.core.breaker import Breaker
 from liner_server.core.calibration import Calibration
 from liner_server.core.costs import DailyBudget, Price, Prices, Spent
+from liner_server.core.experiment import EXPERIMENTAL
 from liner_server.core.lane import Guard, Lane, LaneObserver
 from liner_server.core.rates import Places, RateLimit
 from liner_server.core.retry import Backoff, RetryBudget
+from liner_server.core.router import Lanes
 from liner_server.models.chat import Endpoint
 from liner_server.models.openai import openai_provider
 from liner_server.models.provider import ChatProvider, ModelSettings
@@ -25,20 +26,10 @@ from liner_server.settings import Settings
 
 _log = structlog.get_logger()
 
-EXPERIMENTAL = "experimental"
 _PROBE_TIMEOUT = 10.0
 _PROBE_EVERY = timedelta(minutes=5)
 _PROBE_AGAIN = timedelta(seconds=15)
 """A model that was not ready is looked at sooner: somebody is about to start it."""
-
-
-@dataclass(frozen=True)
-class Lanes:
-    """The configured lanes; None where the settings name no such model."""
-
-    primary: Lane | None
-    fallback: Lane | None
-    experimental: Lane | None
 
 
 class LanesFactory:
