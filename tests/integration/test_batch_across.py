@@ -121,7 +121,7 @@ async def test_what_was_answered_before_a_break_is_compared_too(stubs: Stubs) ->
 async def test_a_profile_that_does_not_exist_is_refused(stubs: Stubs) -> None:
     """Judging by another one would pass what should have failed."""
     async with fails(grpc.StatusCode.INVALID_ARGUMENT):
-        await _run(stubs, _requests(_item("a", title="x"), validate_profile=77))
+        await _run(stubs, [Request(config=enrichment_pb2.BatchConfig(validate_profile=77))])  # type: ignore[arg-type]
 
 
 async def test_a_long_list_of_contradictions_is_cut(stubs: Stubs) -> None:

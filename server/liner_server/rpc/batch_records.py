@@ -17,6 +17,9 @@ _KEPT_RESULTS = 2048
 
 _KEPT_BYTES = 16 << 20
 
+_KEPT_ITEMS = 200_000
+"""Items remembered of batches that broke off: beyond, the oldest are compared with nothing more."""
+
 
 @dataclass(kw_only=True)
 class BatchRecord:
@@ -68,9 +71,10 @@ class BatchRecord:
 class BatchRecords:
     """The batches of this process, the newest 256, each for a while after it was last used."""
 
-    def __init__(self, keep: timedelta, *, most: int = 256) -> None:
+    def __init__(self, keep: timedelta, *, most: int = 256, most_items: int = _KEPT_ITEMS) -> None:
         self._keep = keep.total_seconds()
         self._most = most
+        self._most_items = most_items
         self._records: OrderedDict[str, BatchRecord] = OrderedDict()
 
     def open(
@@ -109,6 +113,13 @@ class BatchRecords:
         """Say that the batch's stream ended; it may be resumed from now on."""
         record.open = False
         record.used = time.monotonic()
+        self._records.move_to_end(record.batch_id)
+        remembered = 0
+        for other in reversed(self._records.values()):
+            remembered += len(other.memory)
+            if remembered > self._most_items and not other.open:
+                remembered -= len(other.memory)
+                other.memory = BatchMemory()
 
     def _forget(self) -> None:
         now = time.monotonic()

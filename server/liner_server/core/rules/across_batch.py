@@ -44,7 +44,7 @@ RULE_IDS = (
 """(id, severity, field, source, why) of every rule here."""
 _BY_ID = {entry[0]: entry for entry in RULE_IDS}
 
-_MOST_COMPARISONS = 20_000
+_MOST_COMPARISONS = 10_000
 """Fingerprints compared in one batch, a quarter of a millisecond each, nearest lengths first."""
 
 _APART_SECONDS = 5.0

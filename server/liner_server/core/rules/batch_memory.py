@@ -1,8 +1,8 @@
 """What is remembered of each item of a batch, to compare the items once all are there.
 
-A few hundred bytes an item and no more, because a batch may have a million: codes, folded title,
-artists, release, label, year, and what tells the audio. The first `MOST_ITEMS` are remembered, and
-the fingerprints of the first `MOST_FINGERPRINTS` with audio, half a minute of each.
+About a kilobyte an item, and another with audio, because a batch may have a million: codes, folded
+title, artists, release, label, year, and what tells the audio. The first `MOST_ITEMS` are
+remembered, and the fingerprints of the first `MOST_FINGERPRINTS` with audio, half a minute of each.
 """
 
 import re
@@ -102,6 +102,10 @@ class BatchMemory:
         self._most_items = most_items
         self._fingerprints = most_fingerprints
         self._entries: dict[int, Entry] = {}
+
+    def __len__(self) -> int:
+        """How many items are remembered."""
+        return len(self._entries)
 
     @property
     def next_place(self) -> int:
