@@ -209,12 +209,9 @@ async def _parts(settings: Settings, stack: AsyncExitStack, *, serves: bool) -> 
         LocalObjectStore(settings.data_dir / "objects", max_object_bytes=settings.max_object_bytes)
     )
     results = await stack.enter_async_context(_results(settings))
-    pubsub = None
-    if settings.queue is QueueBackend.PUBSUB:
-        pubsub = await stack.enter_async_context(_pubsub(settings, serves=serves))
-    queue = pubsub or await stack.enter_async_context(
-        SqliteQueue(settings.data_dir / "queue.sqlite")
-    )
+    pubsub = _pubsub(settings, serves=serves) if settings.queue is QueueBackend.PUBSUB else None
+    queue: SqliteQueue = pubsub or SqliteQueue(settings.data_dir / "queue.sqlite")
+    await stack.enter_async_context(queue)
     recorder = await stack.enter_async_context(
         StoreRecorder(
             results,

@@ -67,6 +67,7 @@ class PubSubQueue(SqliteQueue):
         settle: timedelta = timedelta(milliseconds=200),
         pull_wait: timedelta = timedelta(seconds=5),
         hold: timedelta = timedelta(seconds=30),
+        pulls: bool = True,
         takes_letters: bool = True,
         ordered: bool = False,
     ) -> None:
@@ -75,6 +76,7 @@ class PubSubQueue(SqliteQueue):
         `ahead` is how many due messages of a priority are held though nobody asked for so many,
         so that tenants can take turns; `settle` how long turns wait for messages that are known
         to be on their way; `hold` how soon another host gets what this process held when it died.
+        Without `pulls` jobs only come by `take_pushed`.
         `takes_letters` says that dead letters of all hosts are kept here; `ordered` that jobs for
         one track come in the order of their publication, if the subscriptions were made so.
         """
@@ -85,6 +87,7 @@ class PubSubQueue(SqliteQueue):
         self._ahead = ahead
         self._settle = settle.total_seconds()
         self._pull_wait = pull_wait
+        self._pulls_jobs = pulls
         self._takes_letters = takes_letters
         self._me = secrets.token_hex(8)
         self._copies = Copies(self._gateway, hold_seconds=max(10, round(hold.total_seconds())))
@@ -354,7 +357,7 @@ class PubSubQueue(SqliteQueue):
 
     def _fetch(self, limit: int, ready: Mapping[Priority, int]) -> None:
         """Pull where there is room and nobody pulls yet."""
-        if self._closing.is_set():
+        if self._closing.is_set() or not self._pulls_jobs:
             return
         for priority in WORDS:
             room = max(limit, self._ahead) - ready.get(priority, 0)

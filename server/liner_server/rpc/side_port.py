@@ -1,17 +1,24 @@
-"""The HTTP side port: /metrics for Prometheus, /healthz for probes."""
+"""The HTTP side port: /metrics for Prometheus, /healthz for probes, /pubsub/push for Pub/Sub."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+_MOST_PUSHED_BYTES = 15 << 20
+"""A message of 10 MB in base64, and what is round it."""
+
 
 @asynccontextmanager
 async def side_port(
-    address: str, *, registry: CollectorRegistry, healthy: Callable[[], bool]
+    address: str,
+    *,
+    registry: CollectorRegistry,
+    healthy: Callable[[], bool],
+    push: Callable[[web.Request], Awaitable[web.Response]] | None = None,
 ) -> AsyncIterator[int]:
     """Serve the side port while the context is open; yields the port in use.
 
@@ -30,9 +37,11 @@ async def side_port(
             return web.Response(text="ok\n")
         return web.Response(text="stopping\n", status=503)
 
-    app = web.Application()
+    app = web.Application(client_max_size=_MOST_PUSHED_BYTES if push is not None else 1 << 20)
     app.router.add_get("/metrics", metrics)
     app.router.add_get("/healthz", health)
+    if push is not None:
+        app.router.add_post("/pubsub/push", push)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
