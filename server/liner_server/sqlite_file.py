@@ -207,11 +207,15 @@ class SqliteFile:
     def _write_alone(self, job: _Job[Any]) -> LinerError | None:
         """Do one job; return the error if it is one that all others would meet too."""
         try:
-            self._transact([job])
+            try:
+                self._transact([job])
+            except ResourceExhaustedError:
+                # The log is what fills a disk beside the file: it is emptied first.
+                self._checkpoint()
+                self._transact([job])
         except ResourceExhaustedError as error:
             job.error = error
             if job.reclaims and self._drop_ballast():
-                # The log is what fills a disk beside the file: it is emptied first.
                 self._checkpoint()
                 try:
                     self._transact([job])
