@@ -60,6 +60,10 @@ _HIDDEN_STATES: Mapping[str, Callable[[track_pb2.Track], bool]] = {
 }
 """How to ask for what is not simply there or not."""
 
+_HIDDEN_OF = {
+    profile: [_HIDDEN_STATES[path] for path in paths if path in _HIDDEN_STATES]
+    for profile, paths in REQUIRED.items()
+}
 _ASKED = {profile: attrgetter(*paths) for profile, paths in REQUIRED.items()}
 
 
@@ -158,12 +162,7 @@ def _complete(
     response: enrichment_pb2.ValidateMetadataResponse, track: track_pb2.Track, profile: Profile
 ) -> None:
     required = REQUIRED[profile]
-    # A profile needs more than one field, so this is a tuple of them.
-    missing = [
-        path
-        for path, value in zip(required, _ASKED[profile](track), strict=True)
-        if not (value and (path not in _HIDDEN_STATES or _HIDDEN_STATES[path](track)))
-    ]
+    missing = _missing(track, profile)
     response.scores.completeness = round(1 - len(missing) / len(required), 4)
     for path in missing:
         response.issues.add(
@@ -175,6 +174,18 @@ def _complete(
             message=f"the profile {_Profile.Name(profile)[17:].lower()} needs it",
             source="DDEX ERN" if path in _DDEX else "Apple Music Style Guide",
         )
+
+
+def _missing(track: track_pb2.Track, profile: Profile) -> list[str]:
+    # A profile needs more than one field, so this is a tuple of them.
+    values = _ASKED[profile](track)
+    if all(values) and all(states(track) for states in _HIDDEN_OF[profile]):
+        return []
+    return [
+        path
+        for path, value in zip(REQUIRED[profile], values, strict=True)
+        if not (value and (path not in _HIDDEN_STATES or _HIDDEN_STATES[path](track)))
+    ]
 
 
 def _urgency(issue: enrichment_pb2.ValidationIssue) -> tuple[int, int]:
