@@ -22,7 +22,7 @@ except ImportError:
 
 from liner.v1 import enrichment_pb2
 
-from liner_client import commands, inputs, render
+from liner_client import commands, inputs, render, results_commands
 from liner_client.client import LinerClient
 from liner_client.errors import (
     DeadlineError,
@@ -140,7 +140,9 @@ def _connection(
         raise inputs.InputError(str(error)) from None
 
 
-def _command(name: str) -> Callable[[Callable[..., Coroutine[Any, Any, int]]], None]:
+def _command(
+    name: str, group: typer.Typer = app
+) -> Callable[[Callable[..., Coroutine[Any, Any, int]]], None]:
     """Make a command of an async function of (client, options) that returns its exit code.
 
     The options of a connection are the same for all, so they are added here.
@@ -161,7 +163,7 @@ def _command(name: str) -> Callable[[Callable[..., Coroutine[Any, Any, int]]], N
         signature = inspect.Signature([*parameters, *shared.values()])
         run.__doc__ = function.__doc__
         vars(run)["__signature__"] = signature
-        app.command(name)(run)
+        group.command(name)(run)
 
     return register
 
@@ -324,6 +326,11 @@ async def _rm(
 ) -> int:
     """Delete stored objects."""
     return await commands.remove(liner, names)
+
+
+_results = typer.Typer(help="Look through what was stored, and review it.", no_args_is_help=True)
+app.add_typer(_results, name="results")
+results_commands.add_to(lambda name: _command(name, _results))
 
 
 @app.command("demo")

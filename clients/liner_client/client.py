@@ -1,6 +1,6 @@
 """The way other programs talk to Liner."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -8,7 +8,7 @@ from types import TracebackType
 from liner.v1 import enrichment_pb2, storage_pb2, track_pb2
 
 from liner_client import health as health_check
-from liner_client import objects
+from liner_client import objects, results
 from liner_client.batch import BatchEvent, Items, run_batch
 from liner_client.connection import connect
 from liner_client.errors import NotFoundError
@@ -134,6 +134,26 @@ class LinerClient:
             chunk_items=chunk_items,
             resume_for=resume_for,
         )
+
+    async def get_enrichment(self, enrichment_id: str) -> enrichment_pb2.Enrichment:
+        """Return a stored enrichment, by its own or a job's id; NotFoundError without one."""
+        return await results.get(self._connection, enrichment_id)
+
+    def list_enrichments(
+        self, asked: enrichment_pb2.ListEnrichmentsRequest | None = None
+    ) -> AsyncGenerator[enrichment_pb2.Enrichment, None]:
+        """Yield stored enrichments, page by page; by default the most doubtful first."""
+        return results.list_all(self._connection, asked or enrichment_pb2.ListEnrichmentsRequest())
+
+    async def review(
+        self,
+        enrichment_id: str,
+        reviews: Iterable[enrichment_pb2.FieldReview],
+        *,
+        request_id: str | None = None,
+    ) -> enrichment_pb2.Enrichment:
+        """Store what an editor says of fields, once, and return the enrichment with it last."""
+        return await results.review(self._connection, enrichment_id, reviews, request_id=request_id)
 
     async def list_models(self) -> enrichment_pb2.ListModelsResponse:
         """Return the configured models with their state, and the feature flags in force."""

@@ -21,6 +21,8 @@ _IDEMPOTENT = {
         "ValidateMetadata",
         "GetEnrichment",
         "ListEnrichments",
+        # Safe because the client names every review.
+        "ReviewEnrichment",
         "ListModels",
     ),
     "liner.v1.StorageService": ("StatObject", "ListObjects", "QueryUpload", "GetSignedURL"),
