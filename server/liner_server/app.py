@@ -364,12 +364,13 @@ def _work(settings: Settings, parts: _Parts) -> QueueWork:
 
 async def _side_port(settings: Settings, stack: AsyncExitStack, app: App, parts: _Parts) -> str:
     """Open the side port and return its address."""
+    push = await _push(settings, stack, parts.pubsub, app)
     port = await stack.enter_async_context(
         side_port(
             settings.http_address,
             registry=parts.telemetry.registry,
             healthy=lambda: not app.stopping,
-            push=await _push(settings, stack, parts.pubsub, app),
+            push=push.answer if push is not None else None,
         )
     )
     return _with_port(settings.http_address, port)

@@ -142,7 +142,7 @@ class PushEndpoint:
         self._open_now = open_now
         self._timeout = timeout.total_seconds()
 
-    async def __call__(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.Response:
         """Hand one pushed message on and answer when it is finished."""
         try:
             await self._verifier.verify(request.headers.get("Authorization", ""))
