@@ -22,7 +22,7 @@ except ImportError:
 
 from liner.v1 import enrichment_pb2
 
-from liner_client import commands, inputs, render, results_commands
+from liner_client import commands, inputs, queue_commands, render, results_commands
 from liner_client.client import LinerClient
 from liner_client.errors import (
     DeadlineError,
@@ -331,6 +331,12 @@ async def _rm(
 _results = typer.Typer(help="Look through what was stored, and review it.", no_args_is_help=True)
 app.add_typer(_results, name="results")
 results_commands.add_to(lambda name: _command(name, _results))
+
+
+_command("submit")(queue_commands.submit)
+_queue = typer.Typer(help="Look into the queue, and mend it.", no_args_is_help=True)
+app.add_typer(_queue, name="queue")
+queue_commands.add_to(lambda name: _command(name, _queue))
 
 
 @app.command("demo")

@@ -1,7 +1,7 @@
 """The way other programs talk to Liner."""
 
 from collections.abc import AsyncGenerator, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 
@@ -9,6 +9,7 @@ from liner.v1 import enrichment_pb2, storage_pb2, track_pb2
 
 from liner_client import health as health_check
 from liner_client import objects, results
+from liner_client import queue as job_queue
 from liner_client.batch import BatchEvent, Items, run_batch
 from liner_client.connection import connect
 from liner_client.errors import NotFoundError
@@ -133,6 +134,34 @@ class LinerClient:
             config=config or enrichment_pb2.BatchConfig(),
             chunk_items=chunk_items,
             resume_for=resume_for,
+        )
+
+    @property
+    def queue(self) -> job_queue.QueueClient:
+        """The server's queue, for whoever looks after it."""
+        return job_queue.QueueClient(self._connection)
+
+    async def submit(
+        self,
+        track: track_pb2.Track,
+        *,
+        options: enrichment_pb2.EnrichOptions | None = None,
+        priority: enrichment_pb2.Priority.ValueType = enrichment_pb2.PRIORITY_MEDIUM,
+        not_before: datetime | None = None,
+        request_id: str | None = None,
+    ) -> str:
+        """Return the id of a job that is durable now; `get_enrichment` has its answer later.
+
+        The same `request_id` with the same content makes one job, for a week at least. Audio is
+        named by `audio.object_name`: upload it first.
+        """
+        return await job_queue.submit(
+            self._connection,
+            track,
+            options=options,
+            priority=priority,
+            not_before=not_before,
+            request_id=request_id,
         )
 
     async def get_enrichment(self, enrichment_id: str) -> enrichment_pb2.Enrichment:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TypeVar
 
 import grpc
-from liner.v1 import enrichment_pb2_grpc, storage_pb2_grpc
+from liner.v1 import enrichment_pb2_grpc, queue_admin_pb2_grpc, storage_pb2_grpc
 
 from liner_client.errors import from_call
 
@@ -23,7 +23,19 @@ _IDEMPOTENT = {
         "ListEnrichments",
         # Safe because the client names every review.
         "ReviewEnrichment",
+        # Safe because the client names every submission.
+        "SubmitEnrichment",
         "ListModels",
+    ),
+    "liner.v1.QueueAdmin": (
+        "GetStats",
+        "PauseQueue",
+        "ResumeQueue",
+        "ListMessages",
+        "GetMessage",
+        "ListDeadLetters",
+        # Safe because the client names every replay.
+        "ReplayDeadLetters",
     ),
     "liner.v1.StorageService": ("StatObject", "ListObjects", "QueryUpload", "GetSignedURL"),
     "grpc.health.v1.Health": ("Check",),
@@ -75,12 +87,14 @@ class Connection:
 
     enrichment: "enrichment_pb2_grpc.EnrichmentServiceAsyncStub" = field(init=False)
     storage: "storage_pb2_grpc.StorageServiceAsyncStub" = field(init=False)
+    queue: "queue_admin_pb2_grpc.QueueAdminAsyncStub" = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(
             self, "enrichment", enrichment_pb2_grpc.EnrichmentServiceStub(self.channel)
         )
         object.__setattr__(self, "storage", storage_pb2_grpc.StorageServiceStub(self.channel))
+        object.__setattr__(self, "queue", queue_admin_pb2_grpc.QueueAdminStub(self.channel))
 
     def metadata(self, request_id: str) -> grpc.aio.Metadata:
         """Return what one call sends beside its messages."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 from liner_server.audio.measurements import Listening
@@ -140,7 +141,7 @@ async def working(
     check: Callable[[queue_admin_pb2.EnrichmentJob], None] = accept,
     through: Callable[[JobQueue], JobQueue] = lambda queue: queue,
     run: bool = True,
-    **policy: object,
+    **policy: Any,
 ) -> AsyncIterator[Worker]:
     """Yield a consumer that works on the queue of a folder; `through` may wrap its queue."""
     model = model or TitledModel()

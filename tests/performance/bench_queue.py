@@ -1,0 +1,189 @@
+"""What the embedded queue takes and gives a second, and how long the urgent waits behind a backlog.
+
+`make bench`, or `pytest tests/performance/bench_queue.py -o python_files='bench_*.py' -s`. The
+disk decides: rates swing tenfold from hour to hour, so every rate is printed beside that of
+commits of one row each on the same disk in the same run.
+"""
+
+import asyncio
+import os
+import random
+import resource
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from liner.v1 import enrichment_pb2
+from liner_server.queues.sqlite import SqliteQueue
+from support.eventually import eventually
+from support.queue_backends import HIGH, LOW, MEDIUM, job
+from support.queue_ledger import Ledger, judge
+from support.server import connected, server_process
+
+MINUTE = timedelta(minutes=1)
+BACKLOG = int(os.environ.get("BENCH_BACKLOG", "100000"))
+KILLS = int(os.environ.get("BENCH_KILLS", "10"))
+
+
+def one_by_one(path: Path, rows: int) -> float:
+    """Return rows a second that a plain FULL database takes, a commit each."""
+    db = sqlite3.connect(path, isolation_level=None)
+    db.execute("PRAGMA journal_mode=WAL")
+    db.execute("PRAGMA synchronous=FULL")
+    db.execute("CREATE TABLE t(id INTEGER PRIMARY KEY, body BLOB)")
+    body = job("x").SerializeToString()
+    began = time.perf_counter()
+    for _ in range(rows):
+        db.execute("INSERT INTO t(body) VALUES (?)", (body,))
+    took = time.perf_counter() - began
+    db.close()
+    return rows / took
+
+
+async def at_once(count: int, callers: int, act: Callable[[int], Awaitable[object]]) -> float:
+    """Return acts a second of so many callers that each wait for theirs."""
+    numbers = iter(range(count))
+
+    async def caller() -> None:
+        for number in numbers:
+            await act(number)
+
+    began = time.perf_counter()
+    await asyncio.gather(*(caller() for _ in range(callers)))
+    return count / (time.perf_counter() - began)
+
+
+@pytest.mark.parametrize("callers", [1, 64, 256])
+async def test_rates(tmp_path: Path, callers: int):
+    """Publish, and lease with acknowledgement, by callers who wait for the disk each time."""
+    plain = one_by_one(tmp_path / "plain.sqlite", 300)
+    count = 400 if callers == 1 else 8000
+    async with SqliteQueue(tmp_path / "queue.sqlite") as queue:
+        publish = await at_once(count, callers, lambda n: queue.publish(job(str(n))))
+
+        async def work(_: int) -> None:
+            for lease in await queue.lease(limit=1, duration=MINUTE):
+                await queue.ack(lease)
+
+        done = await at_once(count, callers, work)
+    print(  # noqa: T201 - what it is for
+        f"\n{callers:4d} callers: publish {publish:7.0f}/s ({publish / plain:5.1f} x one row a "
+        f"commit), lease + ack {done:7.0f}/s ({done / plain:5.1f} x)"
+    )
+    assert publish > 0
+    assert done > 0
+
+
+@pytest.mark.timeout(900)
+async def test_the_urgent_behind_a_backlog(tmp_path: Path):
+    """High-priority jobs behind many low ones wait as if there were none, and low ones go on."""
+    path = tmp_path / "queue.sqlite"
+    waits: dict[str, list[float]] = {"empty": [], "backlog": []}
+    async with SqliteQueue(path) as queue:
+        await _urgent(queue, waits["empty"])
+        await at_once(BACKLOG, 512, lambda n: queue.publish(job(str(n), priority=LOW)))
+        low = await _urgent(queue, waits["backlog"])
+        began = time.perf_counter()
+        stats = await queue.stats()
+        stats_seconds = time.perf_counter() - began
+    began = time.perf_counter()
+    async with SqliteQueue(path) as queue:
+        leases = await queue.lease(limit=1, duration=MINUTE)
+        ready = time.perf_counter() - began
+    p99 = {name: sorted(found)[int(len(found) * 0.99)] * 1000 for name, found in waits.items()}
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(  # noqa: T201 - what it is for
+        f"\nhigh behind {BACKLOG} low: p99 wait {p99['backlog']:.1f} ms, empty queue "
+        f"{p99['empty']:.1f} ms ({p99['backlog'] / p99['empty']:.2f} x); low served meanwhile: "
+        f"{low}; stats {stats_seconds * 1000:.2f} ms; open to first lease {ready:.2f} s; most "
+        f"memory {resident:.0f} MB"
+    )
+    assert leases
+    assert low > 0
+    assert sum(entry.ready for entry in stats.priorities) > BACKLOG * 0.9
+
+
+async def _urgent(queue: SqliteQueue, waits: list[float]) -> int:
+    """Publish 400 urgent jobs, one after the other, under two workers; return low ones served."""
+    published: dict[str, float] = {}
+    low = 0
+
+    async def worker() -> None:
+        nonlocal low
+        while len(waits) < 400:
+            for lease in await queue.lease(
+                limit=1, duration=MINUTE, wait=timedelta(milliseconds=50)
+            ):
+                if lease.message.priority == HIGH:
+                    waits.append(time.perf_counter() - published[lease.message.message_id])
+                else:
+                    low += 1
+                await queue.ack(lease)
+
+    async def publisher() -> None:
+        for n in range(400):
+            request = job(str(n), priority=HIGH)
+            request.job_id = f"high-{os.urandom(8).hex()}"
+            published[request.job_id] = time.perf_counter()
+            await queue.publish(request)
+            await asyncio.sleep(0.002)
+
+    await asyncio.gather(worker(), worker(), publisher())
+    return low
+
+
+@pytest.mark.timeout(1800)
+async def test_kills(tmp_path: Path):
+    """Acknowledged jobs, kill -9 of the server, and what was lost or stored twice of them."""
+    rng = random.Random(7)
+    data, told, recovered = tmp_path / "data", 0, []
+    environment = {"LINER_LOG_LEVEL": "ERROR", "LINER_LISTENING_PROCESSES": "1"}
+    with Ledger(tmp_path / "ledger") as ledger:
+        for round_ in range(KILLS + 1):
+            began = time.perf_counter()
+            async with (
+                server_process(data, environment) as server,
+                connected(server.grpc_address) as stubs,
+            ):
+                recovered.append(time.perf_counter() - began)
+
+                async def submit(n: int, places: asyncio.Semaphore) -> None:
+                    nonlocal told
+                    request = enrichment_pb2.SubmitEnrichmentRequest(
+                        priority=(HIGH, MEDIUM, LOW)[n % 3], request_id=f"r{n}"
+                    )
+                    request.track.title = f"Track {n}"
+                    async with places:
+                        answer = await stubs.enrichment.SubmitEnrichment(request, timeout=30)
+                        ledger.acknowledged(request.request_id, answer.job_id)
+                    told += 1
+
+                if round_ == KILLS:
+                    from liner.v1 import queue_admin_pb2
+
+                    async def idle() -> bool:
+                        got = await stubs.queue.GetStats(queue_admin_pb2.GetStatsRequest())
+                        return not any(p.ready + p.delayed + p.leased for p in got.stats.priorities)
+
+                    await eventually(idle, within=300)
+                    await server.terminate()
+                    break
+                # One connection carries 100 calls at once.
+                places = asyncio.Semaphore(80)
+                wave = [asyncio.create_task(submit(round_ * 200 + n, places)) for n in range(200)]
+                before, enough = told, rng.randrange(20, 180)
+                await eventually(lambda: told - before >= enough, within=60)  # noqa: B023
+                server.process.kill()
+                await asyncio.gather(*wave, return_exceptions=True)
+        verdict = judge(ledger, data)
+    recovered.sort()
+    print(  # noqa: T201 - what it is for
+        f"\n{told} acknowledged, {KILLS} kill -9: lost {len(verdict.lost)}, stored twice "
+        f"{len(verdict.doubled)}, done {verdict.done}, dead or waiting {verdict.waiting}; start "
+        f"after a kill {recovered[len(recovered) // 2]:.1f} s, slowest {recovered[-1]:.1f} s"
+    )
+    assert verdict.lost == verdict.doubled == verdict.broken == []
+    assert verdict.done == len(ledger.jobs())
