@@ -275,9 +275,13 @@ def _query(listing: Listing) -> tuple[str, list[Any]]:
         if value is not None:
             terms.append(term)
             values.append(value)
-    if listing.after is not None:
-        terms.append(f"({columns}) > ({', '.join('?' * len(listing.after))})")
-        values.extend(listing.after)
+    after = listing.after
+    if listing.todo is not None and not listing.newest_first:
+        # What is the same for all of them would keep the index from being read in order.
+        columns, after = columns.removeprefix("todo, "), after[1:] if after else None
+    if after is not None:
+        terms.append(f"({columns}) > ({', '.join('?' * len(after))})")
+        values.extend(after)
     # The index is named, so that no page is sorted from a million rows. Every part is written
     # here; what callers say is bound.
     query = (
