@@ -1340,7 +1340,7 @@ class ListEnrichmentsRequest(_message.Message):
     page_token: _builtins.str
     """From the page before; the other fields must be the same."""
     needs_review: _builtins.bool
-    """Only those that need review, or only those that do not."""
+    """Only those that need review and have none yet, or only the others."""
     model: _builtins.str
     """Only those that this model answered."""
     order: Global___EnrichmentOrder.ValueType
@@ -1445,11 +1445,13 @@ class FieldReview(_message.Message):
     CORRECTED_VALUE_FIELD_NUMBER: _builtins.int
     NOTE_FIELD_NUMBER: _builtins.int
     field: _builtins.str
-    """Path in Track."""
+    """Path in Track, of a field that the enrichment has."""
     verdict: Global___Verdict.ValueType
-    """What the editor says."""
+    """What the editor says. There must be a value to ACCEPT."""
     corrected_value: _builtins.str
-    """The right value in canonical text form; required with CORRECT."""
+    """The right value, in any form that is understood; stored in canonical text form. Required with
+    CORRECT, and only for it.
+    """
     note: _builtins.str
     """For others who look later; at most 1,024 bytes."""
     def __init__(

@@ -140,7 +140,9 @@ class EnrichmentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListEnrichments(self, request, context):
-        """Lists stored enrichments, by default those first that an editor should see first.
+        """Lists stored enrichments that are DONE, by default those first that an editor should see first.
+        One that was reviewed needs review no more. The answers of EnrichMetadata and BatchProcess are
+        stored a moment after they were given.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -68,7 +68,10 @@ class EnrichmentServiceStub:
     Errors: NOT_FOUND.
     """
     ListEnrichments: _grpc.UnaryUnaryMultiCallable[_enrichment_pb2.ListEnrichmentsRequest, _enrichment_pb2.ListEnrichmentsResponse]
-    """Lists stored enrichments, by default those first that an editor should see first."""
+    """Lists stored enrichments that are DONE, by default those first that an editor should see first.
+    One that was reviewed needs review no more. The answers of EnrichMetadata and BatchProcess are
+    stored a moment after they were given.
+    """
     ReviewEnrichment: _grpc.UnaryUnaryMultiCallable[_enrichment_pb2.ReviewEnrichmentRequest, _enrichment_pb2.ReviewEnrichmentResponse]
     """Stores an editor's judgement on fields of an enrichment, beside its claims; nothing is
     overwritten. Idempotent by request_id. Errors: NOT_FOUND.
@@ -116,7 +119,10 @@ class EnrichmentServiceAsyncStub(EnrichmentServiceStub):
     Errors: NOT_FOUND.
     """
     ListEnrichments: _aio.UnaryUnaryMultiCallable[_enrichment_pb2.ListEnrichmentsRequest, _enrichment_pb2.ListEnrichmentsResponse]  # type: ignore[assignment]
-    """Lists stored enrichments, by default those first that an editor should see first."""
+    """Lists stored enrichments that are DONE, by default those first that an editor should see first.
+    One that was reviewed needs review no more. The answers of EnrichMetadata and BatchProcess are
+    stored a moment after they were given.
+    """
     ReviewEnrichment: _aio.UnaryUnaryMultiCallable[_enrichment_pb2.ReviewEnrichmentRequest, _enrichment_pb2.ReviewEnrichmentResponse]  # type: ignore[assignment]
     """Stores an editor's judgement on fields of an enrichment, beside its claims; nothing is
     overwritten. Idempotent by request_id. Errors: NOT_FOUND.
@@ -197,7 +203,10 @@ class EnrichmentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _enrichment_pb2.ListEnrichmentsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_enrichment_pb2.ListEnrichmentsResponse, _abc.Awaitable[_enrichment_pb2.ListEnrichmentsResponse]]:
-        """Lists stored enrichments, by default those first that an editor should see first."""
+        """Lists stored enrichments that are DONE, by default those first that an editor should see first.
+        One that was reviewed needs review no more. The answers of EnrichMetadata and BatchProcess are
+        stored a moment after they were given.
+        """
 
     @_abc_1.abstractmethod
     def ReviewEnrichment(
