@@ -15,7 +15,15 @@ from liner_server.core.enums import Cause, Priority
 from liner_server.errors import AlreadyExistsError, ConflictError
 from liner_server.ports_queue import Lease
 from liner_server.queues.rota import WEIGHTS, Rota
-from liner_server.queues.rows import COLUMNS, MOST_ATTEMPTS, Row, Times, error_text
+from liner_server.queues.rows import (
+    COLUMNS,
+    DELAYED,
+    LEASED,
+    MOST_ATTEMPTS,
+    Row,
+    Times,
+    error_text,
+)
 
 AT_ONCE = 1000
 """Rows that housekeeping moves in one go, so that it holds nobody up for long."""
@@ -110,11 +118,16 @@ def _forgotten(db: sqlite3.Connection, message_id: str, at: float, before: float
 
 def wake(db: sqlite3.Connection, times: Times) -> None:
     """Make due what is due, and give back what lost its worker."""
-    db.execute(
-        "UPDATE messages SET state = 1 WHERE id IN "
-        "(SELECT id FROM messages WHERE state = 2 AND due <= ? ORDER BY due LIMIT ?)",
-        (times.wall, AT_ONCE),
-    )
+    # The counts tell cheaply that there is nothing to look for, as mostly there is not.
+    states = {state for (state,) in db.execute("SELECT state FROM counts WHERE n > 0")}
+    if DELAYED in states:
+        db.execute(
+            "UPDATE messages SET state = 1 WHERE id IN "
+            "(SELECT id FROM messages WHERE state = 2 AND due <= ? ORDER BY due LIMIT ?)",
+            (times.wall, AT_ONCE),
+        )
+    if LEASED not in states:
+        return
     ended = db.execute(
         "SELECT id, delivery, leased_at FROM messages WHERE state = 3 AND lease_until <= ? LIMIT ?",
         (times.steady, AT_ONCE),
@@ -149,9 +162,11 @@ def claim(
     last_tenant: dict[Priority, str],
 ) -> list[Row]:
     """Lease what is due, in turn; return the rows in that order, each token `prefix` and row id."""
+    ready = {p for (p,) in db.execute("SELECT priority FROM counts WHERE state = 1 AND n > 0")}
     found = {
         priority: list(_in_turn(db, priority, limit, last_tenant.get(priority, "")))
         for priority in WEIGHTS
+        if priority in ready
     }
     turns = rota.share(found, limit)
     if not turns:
