@@ -42,6 +42,8 @@ _TONICS = np.arange(12)
 _FRAMES_A_CHORD = 3
 """About half a second: shorter than a harmony, longer than a passing note."""
 
+_BASS_DEGREES = (0, 7, 5, 3, 4, 9, 8)
+
 _TRIADS = np.array(
     [
         [(pitch - root) % 12 in shape for pitch in range(12)]
@@ -84,6 +86,7 @@ def judge(notes: chroma.Chroma) -> Key:
             "margin": candidates[0][1] - candidates[1][1],
             "tonal": tonal,
             "agreement": agreement(notes, int(order[0])),
+            "lead": lead(notes, int(order[0])),
             "seconds": len(notes.frames) * chroma.FRAME_SECONDS,
         },
     )
@@ -130,6 +133,22 @@ def describe(notes: chroma.Chroma) -> tuple[list[str], Floats]:
     fifth, fourth = (_TONICS + 7) % 12, (_TONICS + 5) % 12
     for name, root in (("V", fifth), ("v", 12 + fifth), ("IV", fourth), ("iv", 12 + fourth)):
         add(f"{name} to tonic", steps[root, _TONICS], steps[root, 12 + _TONICS])
+    for degree in range(12):
+        for quality in (0, 12):
+            row = quality + (_TONICS + degree) % 12
+            label = f"{degree}{'m' if quality else ''}"
+            into = np.sqrt(steps[row, _TONICS]), np.sqrt(steps[row, 12 + _TONICS])
+            add(f"chord {label} before tonic", *into)
+            out = np.sqrt(steps[_TONICS, row]), np.sqrt(steps[12 + _TONICS, row])
+            add(f"chord {label} after tonic", *out)
+    for name, (major, minor) in _by_halves(notes).items():
+        add(name, major, minor, shared=True)
+    for name, pitches in _bass_lines(notes).items():
+        for degree in _BASS_DEGREES:
+            add(f"{name} degree {degree}", *(pitches[(_TONICS + degree) % 12],) * 2)
+    for name, part in (("first", notes.bass[:6]), ("last", notes.bass[-6:])):
+        pitches = _unit(part.mean(0))
+        add(f"{name} bass is tonic", pitches, pitches, shared=True)
     return names, np.stack(columns, axis=1)
 
 
@@ -141,6 +160,34 @@ def correlations(notes: chroma.Chroma, name: str) -> Floats:
         profile = _unit(np.asarray(table) - np.mean(table))
         values += [float(mean @ np.roll(profile, tonic)) for tonic in range(12)]
     return np.asarray(values)
+
+
+def _by_halves(notes: chroma.Chroma) -> dict[str, tuple[Floats, Floats]]:
+    """Return how well each key fits both halves: one that fits only the first was left."""
+    middle = len(notes.frames) // 2
+    halves = (notes.frames[:middle], notes.frames[middle:])
+    means = [_unit(part.mean(0) - part.mean()) if len(part) else np.zeros(12) for part in halves]
+    found = {}
+    for name in ("temperley", "bgate"):
+        fits = [[], []]  # type: list[list[Floats]]
+        for mode, table in enumerate(PROFILES[name]):
+            profile = _unit(np.asarray(table) - np.mean(table))
+            rolled = np.stack([np.roll(profile, tonic) for tonic in _TONICS])
+            fits[mode] = [rolled @ mean for mean in means]
+        found[f"{name} in both halves"] = (np.minimum(*fits[0]), np.minimum(*fits[1]))
+    return found
+
+
+def _bass_lines(notes: chroma.Chroma) -> dict[str, Floats]:
+    """Return the pitch classes of the bass: by how loud the music is there, and by how often
+    each is the strongest."""
+    level = notes.loudness / (notes.loudness.max(initial=0) + 1e-9)
+    strongest = np.zeros(12)
+    np.add.at(strongest, notes.bass.argmax(1), (notes.bass.max(1) > 0).astype(np.float64))
+    return {
+        "loud bass": _unit((notes.bass * level[:, None]).mean(0)),
+        "strongest bass": np.sqrt(strongest / len(notes.bass)),
+    }
 
 
 def tonal_features(notes: chroma.Chroma, shares: Floats) -> tuple[list[str], Floats]:
@@ -164,6 +211,15 @@ def agreement(notes: chroma.Chroma, index: int) -> float:
     """Return the share of the published profiles that alone would give the same key."""
     votes = [int(correlations(notes, name).argmax()) == index for name in PROFILES]
     return sum(votes) / len(votes)
+
+
+def lead(notes: chroma.Chroma, index: int) -> float:
+    """Return by how much a key fits the published profiles better than any other does."""
+    leads = []
+    for name in PROFILES:
+        fit = correlations(notes, name)
+        leads.append(float(fit[index] - np.delete(fit, index).max()))
+    return sum(leads) / len(leads)
 
 
 def _chords(notes: chroma.Chroma) -> Floats:

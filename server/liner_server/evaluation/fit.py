@@ -36,7 +36,7 @@ from liner_server.evaluation.heard import (
 )
 from liner_server.evaluation.regress import classify, rank
 
-ESTIMATOR_SEEDS = range(1100)
+ESTIMATOR_SEEDS = range(1400)
 CALIBRATION_SEEDS = range(1400, 1800)
 REPORT_SEEDS = range(1800, 2200)
 KEY_SEEDS = range(20_000, 21_600)
@@ -47,7 +47,7 @@ CALIBRATION_SOUND_SEEDS = range(300, 360)
 REPORT_SOUND_SEEDS = range(360, 420)
 
 TEMPO_FEATURES = ("margin", "agreement", "beat", "log seconds")
-KEY_FEATURES = ("margin", "agreement", "tonal", "log seconds")
+KEY_FEATURES = ("lead", "agreement", "tonal", "log seconds")
 """What tells right answers from wrong ones beside the score."""
 
 MUSIC_ABOVE = 0.25
@@ -76,7 +76,7 @@ def fit_tempo(everything: Sequence[Heard]) -> dict[str, dict[str, Any]]:
             groups.append(values)
             right.append(heard.right_tempi(tempi))
         others.append((heard, heard.rhythm, values))
-    ranking = rank(groups, right, penalty=5.0, units=8, networks=3).as_json(names)
+    ranking = rank(groups, right, penalty=15.0, units=8, networks=3).as_json(names)
     table = parse_table(ranking)
     rows, classes = [], []
     for heard, rhythmic, values in others:
@@ -93,7 +93,7 @@ def fit_key(everything: Sequence[Heard], more: Sequence[Keyed]) -> dict[str, dic
     described = [key.describe(one.notes) for one in keyed]
     names = described[0][0]
     right = [np.array([name == one.key for name in key.KEYS]) for one in keyed]
-    ranking = rank([values for _, values in described], right, penalty=10.0).as_json(names)
+    ranking = rank([values for _, values in described], right, penalty=30.0).as_json(names)
     table = parse_table(ranking)
     rows, classes = [], []
     for heard in everything:
@@ -114,7 +114,7 @@ def fit_gate(everything: Iterable[Heard]) -> dict[str, dict[str, Any]]:
     names = gate.describe(np.sin(np.arange(SAMPLE_RATE, dtype=np.float32)))[0]
     rows = np.array([np.concatenate([one.measures, one.embedding]) for one in heard])
     names += [f"embedding {number}" for number in range(rows.shape[1] - len(names))]
-    model = classify(rows, classes, penalty=10.0)
+    model = classify(rows, classes, penalty=30.0)
     return {"gate": model.as_json(names, numbers={"music_above": MUSIC_ABOVE})}
 
 
