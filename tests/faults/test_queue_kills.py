@@ -6,6 +6,7 @@ not acknowledged they submit again under the same request id.
 
 import asyncio
 import random
+import sqlite3
 from pathlib import Path
 
 import grpc
@@ -13,6 +14,7 @@ import pytest
 from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 from support.eventually import eventually
 from support.queue_ledger import Ledger, judge
+from support.scripted_model import Reply, scripted_model
 from support.server import Stubs, connected, server_process
 
 JOBS = 100
@@ -91,8 +93,6 @@ def _acknowledged(call: "asyncio.Task[bool]") -> bool:
 @pytest.mark.timeout(120)
 async def test_the_harness_sees_a_lost_and_a_doubled_job(tmp_path: Path):
     """A check that finds nothing proves nothing until it was seen to find something."""
-    import sqlite3
-
     data = tmp_path / "data"
     with Ledger(tmp_path / "ledger") as ledger:
         async with (
@@ -118,3 +118,34 @@ async def test_the_harness_sees_a_lost_and_a_doubled_job(tmp_path: Path):
 
     assert (before.lost, before.doubled, before.waiting) == ([], [], 4)
     assert (after.lost, after.doubled) == (["r1"], ["r2"])
+
+
+@pytest.mark.timeout(120)
+async def test_a_stopping_server_gives_back_what_it_cannot_finish(tmp_path: Path):
+    """SIGTERM with fifty jobs at a model that hangs: out in time, and nothing counts an attempt."""
+    data = tmp_path / "data"
+    async with scripted_model(Reply(first_byte_after=60.0)) as model:
+        environment = {
+            **ENVIRONMENT,
+            "QWEN2_ENDPOINT": model.base_url,
+            "LINER_QWEN2_MODEL": "scripted",
+            "LINER_MODEL_TIMEOUT_SECONDS": "60",
+            "LINER_WORKERS": "50",
+        }
+        with Ledger(tmp_path / "ledger") as ledger:
+            async with (
+                server_process(data, environment) as server,
+                connected(server.grpc_address) as stubs,
+            ):
+                for n in range(60):
+                    assert await submit(stubs, ledger, n)
+                await eventually(lambda: model.open >= 50, within=30)
+                code = await server.terminate(within=9.5)
+            verdict = judge(ledger, data)
+    with sqlite3.connect(data / "queue.sqlite") as db:
+        rows = db.execute("SELECT state, delivery FROM messages").fetchall()
+    db.close()
+
+    assert code == 0
+    assert (verdict.lost, verdict.doubled, verdict.waiting) == ([], [], 60)
+    assert set(rows) == {(queue_admin_pb2.MESSAGE_STATE_READY, 0)}
