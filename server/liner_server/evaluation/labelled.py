@@ -5,19 +5,13 @@ nothing an answer could be copied from is read. Scoring is `quality`'s work.
 """
 
 import csv
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-
-import av
-import numpy as np
-from numpy.typing import NDArray
 
 from liner_server.audio.errors import AudioError
 from liner_server.audio.limits import Limits
 from liner_server.audio.listen import listen
 from liner_server.audio.measurements import Key, Listening, Tempo
-from liner_server.audio.spectra import SAMPLE_RATE
 from liner_server.core.calibration import Calibration
 from liner_server.core.tagging import tagging_claims
 
@@ -94,21 +88,3 @@ def measured(tempo: Tempo, key: Key, calibration: Calibration) -> dict[str, str]
         row["key"] = key.key
         row["key_confidence"] = f"{sure.probability:.4f}"
     return row
-
-
-def decode(path: Path) -> NDArray[np.float32]:
-    """Return a trusted recording as mono at 22,050 Hz, for fitting; uploads go through `listen`."""
-    resampler = av.AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE)
-    with av.open(str(path)) as container:
-        blocks = list(_blocks(container.decode(audio=0), resampler))
-    return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
-
-
-def _blocks(
-    frames: Iterator[av.AudioFrame], resampler: av.AudioResampler
-) -> Iterator[NDArray[np.float32]]:
-    for frame in frames:
-        for ready in resampler.resample(frame):
-            yield ready.to_ndarray()[0]
-    for ready in resampler.resample(None):
-        yield ready.to_ndarray()[0]
