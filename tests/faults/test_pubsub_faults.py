@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, suppress
-from datetime import timedelta
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from liner_server.ports_queue import JobQueue, Lease
 from liner_server.queues import leasing, pubsub_file, pubsub_wire
 from liner_server.queues.pubsub import PubSubQueue
 from liner_server.queues.pubsub_file import TRANSIT_SCHEMA
+from liner_server.queues.pubsub_setup import set_up
 from liner_server.queues.pubsub_wire import Names, PubsubMessage
 from liner_server.queues.rows import Times
 from liner_server.sqlite_file import SqliteFile
@@ -82,7 +84,9 @@ WORKER = """
 import asyncio, sys
 from datetime import timedelta
 from pathlib import Path
+from liner_server.errors import LinerError
 from liner_server.queues.pubsub import PubSubQueue
+from liner_server.queues.pubsub_setup import set_up
 from liner_server.queues.pubsub_wire import Names
 
 async def main(path, project, word, emulator):
@@ -92,10 +96,40 @@ async def main(path, project, word, emulator):
             limit=1, duration=timedelta(minutes=1), wait=timedelta(seconds=30)
         )
         print(lease.message.message_id, flush=True)
-        await asyncio.Event().wait()
+        await asyncio.to_thread(sys.stdin.readline)
+        try:
+            await queue.ack(lease)
+            print("acked", flush=True)
+        except LinerError as error:
+            print(error.reason, flush=True)
 
 asyncio.run(main(*sys.argv[1:]))
 """
+
+
+@asynccontextmanager
+async def worker_process(hosts: Hosts, job_id: str) -> AsyncIterator["subprocess.Popen[str]"]:
+    """Yield a process of its own that holds this job and ends it when it is sent a line."""
+    path = hosts.folder / "victim" / "queue"
+    arguments = [path, hosts.names.project, hosts.names.topic, hosts.emulator.address]
+    with subprocess.Popen(  # noqa: ASYNC220 - it only has to start
+        [sys.executable, "-c", WORKER, *map(str, arguments)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as victim:
+        try:
+            assert await line_of(victim) == job_id
+            yield victim
+        finally:
+            victim.kill()
+
+
+async def line_of(process: "subprocess.Popen[str]") -> str:
+    """Return the next line that a process prints."""
+    assert process.stdout is not None
+    return (await asyncio.to_thread(process.stdout.readline)).strip()
 
 
 @pytest.mark.parametrize("survivor", ["same host", "other host"])
@@ -105,26 +139,68 @@ async def test_what_a_killed_worker_held_is_done_by_another_and_counts_as_an_att
     """SIGKILL leaves no time to give anything back: Pub/Sub notices that the heartbeat ended."""
     publisher = await hosts.open("a")
     job_id = await publisher.publish(job("a"))
-    path = hosts.folder / "victim" / "queue"
-    arguments = [path, hosts.names.project, hosts.names.topic, hosts.emulator.address]
-    with subprocess.Popen(  # noqa: ASYNC220 - it only has to start
-        [sys.executable, "-c", WORKER, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-    ) as victim:
-        assert victim.stdout is not None
-        assert (await asyncio.to_thread(victim.stdout.readline)).strip() == job_id
+    async with worker_process(hosts, job_id) as victim:
         victim.kill()
 
     worker = await hosts.open("victim" if survivor == "same host" else "other")
-    lease = None
-    async with asyncio.timeout(40):
-        while lease is None:
-            lease = next(iter(await worker.lease(limit=1, duration=MINUTE, wait=WAIT)), None)
+    [lease] = await worker.lease(limit=1, duration=MINUTE, wait=2 * WAIT)
 
     assert (lease.message.message_id, lease.message.delivery_attempt) == (job_id, 2)
     await worker.ack(lease)
+
+
+async def test_a_worker_that_froze_cannot_finish_what_is_anothers_now(hosts: Hosts) -> None:
+    """Its machine slept through its lease: when it wakes it still believes that the job is its."""
+    publisher = await hosts.open("a")
+    job_id = await publisher.publish(job("a"))
+    async with worker_process(hosts, job_id) as frozen:
+        frozen.send_signal(signal.SIGSTOP)
+        other = await hosts.open("other")
+        [lease] = await other.lease(limit=1, duration=MINUTE, wait=2 * WAIT)
+        frozen.send_signal(signal.SIGCONT)
+        assert frozen.stdin is not None
+        frozen.stdin.write("go on\n")
+        frozen.stdin.flush()
+
+        assert await line_of(frozen) == "LEASE_LOST"
+        await other.ack(lease)
+
+
+async def test_tracks_keep_their_order_where_that_was_asked_for(tmp_path: Path) -> None:
+    """A correction must not be overtaken by what it corrects."""
+    names = fresh_names()
+    async with gateway(shared_emulator()) as opened:
+        parts = [part async for part in set_up(opened, names, ordered=True)]
+    assert {part.state for part in parts} == {"created"}
+    hosts = Hosts(shared_emulator(), names, tmp_path)
+    async with hosts.stack:
+        publisher = await hosts.open("a", ordered=True)
+        ids = [await publisher.publish(job("same track")) for _ in range(20)]
+        worker = await hosts.open("b", ordered=True)
+
+        served: list[str] = []
+        async with asyncio.timeout(30):
+            while len(served) < 20:
+                leases = await worker.lease(limit=3, duration=MINUTE, wait=WAIT)
+                served += [lease.message.message_id for lease in leases]
+                await asyncio.gather(*map(worker.ack, leases))
+
+    assert served == ids
+
+
+async def test_jobs_for_much_later_are_left_to_pubsub(hosts: Hosts) -> None:
+    """A million of them must not be held in memory, nor keep due ones from being pulled."""
+    later = datetime.now(UTC) + timedelta(days=2)
+    queue = await hosts.open("a", most_held=5)
+    await asyncio.gather(*(queue.publish(job("later"), not_before=later) for _ in range(60)))
+    assert await queue.lease(limit=9, duration=MINUTE, wait=timedelta(seconds=3)) == []
+
+    await queue.publish(job("now"))
+
+    assert (await one(queue)).message.job.track.title == "now"
+    assert len(queue._copies) <= 6
+    [_, medium, _] = (await queue.stats()).priorities
+    assert medium.delayed == 60
 
 
 async def test_a_heartbeat_keeps_a_message_longer_than_pubsub_would(hosts: Hosts) -> None:
@@ -349,12 +425,17 @@ async def test_an_outage_is_told_at_once_and_afterwards_all_goes_on(tmp_path: Pa
         await create(emulator, hosts.names)
         async with hosts.stack:
             queue = await hosts.open("a")
+            finished = await queue.publish(job("finished"))
+            done = await one(queue)
+            assert done.message.message_id == finished
             ids = {await queue.publish(job(str(n))) for n in range(3)}
             held = await one(queue)
             await asyncio.to_thread(emulator.stop)
 
             with pytest.raises(UnavailableError):
                 await queue.publish(job("refused"))
+            assert await total(queue) == (4, 0)
+            await queue.ack(done)
             assert await total(queue) == (3, 0)
 
             await asyncio.to_thread(emulator.start)

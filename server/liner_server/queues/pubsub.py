@@ -4,7 +4,7 @@ Pub/Sub carries the jobs between hosts and decides which host has one. A file on
 (`pubsub_file`) knows what this host published or was handed: leases and their tokens, attempts
 with their errors, delays, dead letters, request ids. So listing, replay and purge are exact, and a
 lease's end, a delay or a limit of attempts is not what Pub/Sub allows (10 s, 600 s, 5..100) but
-what the port says. Processes that share the file see the same queue.
+what the port says.
 
 A pulled message is held: its deadline at Pub/Sub is moved on by a heartbeat until it is finished,
 also while it is delayed. If the process dies the heartbeat ends, and Pub/Sub gives the message to
@@ -25,7 +25,7 @@ from typing import Any, Self
 import structlog
 from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 
-from liner_server.core.enums import Cause, Priority
+from liner_server.core.enums import Cause
 from liner_server.errors import (
     InvalidRequestError,
     LinerError,
@@ -37,8 +37,9 @@ from liner_server.queues.pubsub_file import TRANSIT_SCHEMA, Taken
 from liner_server.queues.pubsub_gateway import Gateway
 from liner_server.queues.pubsub_letters import Letters
 from liner_server.queues.pubsub_outbox import Outbox
+from liner_server.queues.pubsub_pull import Puller
 from liner_server.queues.pubsub_setup import check, is_paused, set_paused
-from liner_server.queues.pubsub_wire import WORDS, Names, arrival_of
+from liner_server.queues.pubsub_wire import Names, arrival_of
 from liner_server.queues.rows import messages_of
 from liner_server.queues.schema import check_version
 from liner_server.queues.sqlite import SqliteQueue
@@ -46,7 +47,6 @@ from liner_server.sqlite_file import SqliteFile
 
 _log = structlog.get_logger()
 
-_LONGEST_BACKOFF = 5.0
 _LOOK_FOR_PAUSE = 3.0
 
 
@@ -64,6 +64,7 @@ class PubSubQueue(SqliteQueue):
         keep: timedelta = timedelta(days=7),
         look_every: timedelta = timedelta(seconds=1),
         ahead: int = 10,
+        most_held: int = 1000,
         settle: timedelta = timedelta(milliseconds=200),
         pull_wait: timedelta = timedelta(seconds=5),
         hold: timedelta = timedelta(seconds=30),
@@ -74,7 +75,8 @@ class PubSubQueue(SqliteQueue):
         """Set up; nothing is opened yet.
 
         `ahead` is how many due messages of a priority are held though nobody asked for so many,
-        so that tenants can take turns; `settle` how long turns wait for messages that are known
+        so that tenants can take turns; of those that are not due for long `most_held` are held and
+        the others left to Pub/Sub. `settle` says how long turns wait for messages that are known
         to be on their way; `hold` how soon another host gets what this process held when it died.
         Without `pulls` jobs only come by `take_pushed`.
         `takes_letters` says that dead letters of all hosts are kept here; `ordered` that jobs for
@@ -86,8 +88,7 @@ class PubSubQueue(SqliteQueue):
         self._gateway = Gateway(emulator=emulator)
         self._ahead = ahead
         self._settle = settle.total_seconds()
-        self._pull_wait = pull_wait
-        self._pulls_jobs = pulls
+        self._pulls = pulls
         self._takes_letters = takes_letters
         self._me = secrets.token_hex(8)
         self._copies = Copies(self._gateway, hold_seconds=max(10, round(hold.total_seconds())))
@@ -112,10 +113,19 @@ class PubSubQueue(SqliteQueue):
             changed=self._outbox.ask,
         )
         self._pausing = asyncio.Lock()
-        self._pulls: dict[Priority, asyncio.Task[None]] = {}
-        self._missing: set[Priority] = set()
-        self._fault: LinerError | None = None
-        self._failures = 0
+        self._puller = Puller(
+            file=self._file,
+            gateway=self._gateway,
+            copies=self._copies,
+            names=names,
+            me=self._me,
+            times=self._times,
+            pull_wait=pull_wait,
+            most_held=most_held,
+            changed=self._stir,
+            unsent=self._outbox.ask,
+            lost=self._lose,
+        )
         self._closing = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._stack: AsyncExitStack
@@ -143,8 +153,7 @@ class PubSubQueue(SqliteQueue):
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        # A cancelled pull may swallow messages until their lease ends, so it may finish.
-        await asyncio.gather(*self._pulls.values(), return_exceptions=True)
+        await self._puller.close()
         await self._leave()
         await self._stack.aclose()
 
@@ -201,15 +210,15 @@ class PubSubQueue(SqliteQueue):
             try:
                 hurry = loop.time() >= patience
                 found, leases = await self._claim(limit, duration, hurry=hurry)
-                if not found.paused:
-                    self._fetch(limit, found.ready)
+                if self._pulls and not found.paused and not self._closing.is_set():
+                    self._puller.fetch(max(limit, self._ahead), found.ready)
                 if leases:
                     return leases
                 now = loop.time()
                 until = max(end, patience) if found.expected and not hurry else end
                 if now >= until or self._closing.is_set():
-                    if self._fault is not None and not found.paused:
-                        raise self._fault
+                    if self._puller.fault is not None and not found.paused:
+                        raise self._puller.fault
                     return []
                 left = until - now
                 if found.expected and not hurry:
@@ -352,71 +361,6 @@ class PubSubQueue(SqliteQueue):
             return found, leases
 
         return await self._file.write(claim, reclaims=True)
-
-    # What comes from Pub/Sub.
-
-    def _fetch(self, limit: int, ready: Mapping[Priority, int]) -> None:
-        """Pull where there is room and nobody pulls yet."""
-        if self._closing.is_set() or not self._pulls_jobs:
-            return
-        for priority in WORDS:
-            room = max(limit, self._ahead) - ready.get(priority, 0)
-            if room > 0 and priority not in self._pulls:
-                self._pulls[priority] = asyncio.create_task(self._pull(priority, room))
-
-    async def _pull(self, priority: Priority, room: int) -> None:
-        subscription = self._names.subscription_of(priority)
-        try:
-            received = await self._gateway.pull(subscription, limit=room, wait=self._pull_wait)
-            if priority in self._missing:
-                await self._send_all_again(priority)
-            await self._take_in(received, subscription)
-            self._fault, self._failures = None, 0
-        except LinerError as error:
-            if self._fault is None:
-                _log.warning("pulling fails", subscription=subscription, error=error.message)
-            self._fault = error
-            self._failures += 1
-            if error.reason == "PUBSUB_MISSING":
-                self._missing.add(priority)
-            self._stir()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(min(_LONGEST_BACKOFF, 0.1 * 2**self._failures)):
-                    await self._closing.wait()
-        finally:
-            del self._pulls[priority]
-            self._stir()
-
-    async def _take_in(self, received: Sequence[Any], subscription: str) -> None:
-        if not received:
-            return
-        now = self._times().wall
-        arrivals = [
-            arrival_of(one.message, subscription, one.delivery_attempt, now) for one in received
-        ]
-        for one in received:
-            self._copies.pulled(one.message.message_id, subscription, one.ack_id)
-        try:
-            kept = await self._file.write(
-                lambda db: pubsub_file.arrive(db, arrivals, self._times(), self._me)
-            )
-        except LinerError:
-            # A file that cannot be written holds nothing: another may have better luck.
-            for one in received:
-                self._copies.drop(one.message.message_id)
-            await self._copies.give_back(subscription, [one.ack_id for one in received])
-            raise
-        late = [a.carrier for a, keeps in zip(arrivals, kept, strict=True) if not keeps]
-        await asyncio.gather(*map(self._copies.finish_late, late))
-
-    async def _send_all_again(self, priority: Priority) -> None:
-        subscription = self._names.subscription_of(priority)
-        _log.warning("subscription is new and empty; sending again", subscription=subscription)
-        self._copies.drop_all_of(subscription)
-        times = self._times()
-        await self._file.write(lambda db: pubsub_file.send_again(db, priority, times, self._me))
-        self._missing.discard(priority)
-        self._outbox.ask()
 
     async def _lose(self, carriers: Sequence[str]) -> None:
         await self._file.write(lambda db: pubsub_file.lose(db, carriers, self._me), reclaims=True)

@@ -29,6 +29,10 @@ class Copies:
         self._held: dict[str, _Copy] = {}
         self._unheard: dict[str, _Copy] = {}
 
+    def __len__(self) -> int:
+        """Return how many are held."""
+        return len(self._held)
+
     def pulled(self, carrier: str, subscription: str, ack_id: str) -> None:
         """Hold a pulled copy, from now on by this acknowledgement id."""
         self._held[carrier] = _Copy(subscription, ack_id)
@@ -78,10 +82,12 @@ class Copies:
         with suppress(ConflictError):
             await self.finish(carrier)
 
-    async def give_back(self, subscription: str, ack_ids: Sequence[str]) -> None:
-        """Let Pub/Sub give these to others at once, if it can be reached."""
+    async def give_back(
+        self, subscription: str, ack_ids: Sequence[str], *, seconds: int = 0
+    ) -> None:
+        """Let Pub/Sub give these to others, at once or in so many seconds, if it can be reached."""
         with suppress(LinerError):
-            await self._gateway.keep(subscription, ack_ids, seconds=0)
+            await self._gateway.keep(subscription, ack_ids, seconds=seconds)
 
     async def give_back_all(self) -> None:
         """Let others have all that is held."""

@@ -109,13 +109,24 @@ class Grouped(Generic[_T, _R]):
                 for one in group:
                     await self._send_group([one])
                 return
-            for _, future in group:
-                if not future.done():
-                    future.set_exception(error)
+            _fail(group, error)
+        except BaseException as error:
+            # Nobody may wait for ever, whatever it was.
+            _fail(group, error if isinstance(error, Exception) else None)
+            raise
         else:
             for (_, future), answer in zip(group, answers, strict=True):
                 if not future.done():
                     future.set_result(answer)
+
+
+def _fail(group: Sequence[tuple[Any, "asyncio.Future[Any]"]], error: Exception | None) -> None:
+    for _, future in group:
+        if not future.done():
+            if error is None:
+                future.cancel()
+            else:
+                future.set_exception(error)
 
 
 @dataclass(frozen=True)

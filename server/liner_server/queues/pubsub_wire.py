@@ -1,7 +1,7 @@
 """How jobs travel by Pub/Sub: names of topics and subscriptions, attributes, letters.
 
 A message's data is the job (`EnrichmentJob`), so that other systems may publish one and read
-one. What Liner knows beside it is in attributes that begin with `liner-`; a message without
+one. What Liner knows beside it is in attributes that begin with `liner-queue-`; a message without
 them is a job like any other.
 """
 
@@ -30,20 +30,20 @@ WORDS: Mapping[Priority, str] = {
 }
 """How a priority's topic and subscription end."""
 
-ID = "liner-message-id"
-ROUND = "liner-round"
+ID = "liner-queue-id"
+ROUND = "liner-queue-round"
 """Counts up each time a message is put on the queue; older copies of it are late ones."""
-PUBLISHED = "liner-published"
-DUE = "liner-due"
-ATTEMPTS = "liner-attempts"
+PUBLISHED = "liner-queue-published"
+DUE = "liner-queue-due"
+ATTEMPTS = "liner-queue-attempts"
 """Deliveries counted before this copy was published."""
-LETTER = "liner-letter"
+LETTER = "liner-queue-letter"
 """Marks a dead letter: the data is a `QueueMessage`."""
 NATIVE = "CloudPubSubDeadLetterSourceSubscription"
 """The attribute by which Pub/Sub marks what its own dead-letter policy forwarded."""
 
-_BODY = "liner-body"
-_OURS = ("liner-", "googclient_", "CloudPubSubDeadLetter")
+_BODY = "liner-queue-body"
+_OURS = ("liner-queue-", "googclient_", "CloudPubSubDeadLetter")
 _MOST_ATTRIBUTES = 90
 _MOST_KEY_BYTES = 256
 _MOST_VALUE_BYTES = 1024
