@@ -35,6 +35,9 @@ from liner_server.errors import (
 _T = TypeVar("_T")
 _MOST_AT_ONCE = 512
 _BALLAST_BYTES = 4 << 20
+_ROOM_INSIDE_BYTES = 4 << 20
+"""More than any one piece of work writes."""
+
 _OPEN = """
 PRAGMA journal_mode=WAL;
 PRAGMA synchronous=FULL;
@@ -215,7 +218,7 @@ class SqliteFile:
                 self._transact([job])
         except ResourceExhaustedError as error:
             job.error = error
-            if job.reclaims and self._drop_ballast():
+            if (job.reclaims or self._has_room_inside()) and self._drop_ballast():
                 self._checkpoint()
                 try:
                     self._transact([job])
@@ -264,6 +267,18 @@ class SqliteFile:
         with contextlib.suppress(sqlite3.Error):
             if self._db is not None:
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def _has_room_inside(self) -> bool:
+        # What was deleted left free pages: a write that fits into them needs room in the log only,
+        # which the ballast lends and gets back.
+        try:
+            if self._db is None:
+                return False
+            (pages,) = self._db.execute("PRAGMA freelist_count").fetchone()
+            (size,) = self._db.execute("PRAGMA page_size").fetchone()
+        except sqlite3.Error:
+            return False
+        return bool(pages * size >= _ROOM_INSIDE_BYTES)
 
     def _drop_ballast(self) -> bool:
         try:
