@@ -145,7 +145,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 batches=batches,
                 telemetry=telemetry,
                 flags=parts.flags,
-                results=ResultsDesk(parts.results),
+                results=ResultsDesk(parts.results, parts.queue),
                 submits=SubmitDesk(
                     queue=parts.queue,
                     results=parts.results,

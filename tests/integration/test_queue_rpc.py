@@ -189,6 +189,22 @@ async def test_an_operator_finds_mends_and_replays_what_failed(tmp_path: Path):
     assert (logged["what"], logged["principal"], logged["count"]) == ("replay", "local", 1)
 
 
+async def test_a_job_is_told_as_it_stands_and_not_as_it_stood(tmp_path: Path):
+    """FAILED with its error while it is a dead letter; QUEUED as soon as it is put back."""
+    async with served(tmp_path) as (_, stubs):
+        job_id = await bury(stubs, tmp_path)
+        request = enrichment_pb2.GetEnrichmentRequest(enrichment_id=job_id)
+        failed = (await stubs.enrichment.GetEnrichment(request)).enrichment
+        await stubs.queue.PauseQueue(queue_admin_pb2.PauseQueueRequest())
+        await stubs.queue.ReplayDeadLetters(
+            queue_admin_pb2.ReplayDeadLettersRequest(message_ids=[job_id])
+        )
+        replayed = (await stubs.enrichment.GetEnrichment(request)).enrichment
+
+    assert (failed.state, failed.error.reason) == (FAILED, "OBJECT_NOT_FOUND")
+    assert (replayed.state, replayed.HasField("error")) == (QUEUED, False)
+
+
 async def test_what_is_purged_is_gone_and_it_is_said_who_did_it(tmp_path: Path):
     """Deletion is for good, so it is tried first and always logged."""
     async with served(tmp_path) as (_, stubs):

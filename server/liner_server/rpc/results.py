@@ -3,13 +3,14 @@
 from collections.abc import Iterator
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from liner.v1 import enrichment_pb2, track_pb2
+from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 
 from liner_server.context import Principal
 from liner_server.core.corrections import canonical
 from liner_server.core.fields import FIELDS
 from liner_server.errors import NotFoundError
 from liner_server.ports import ResultStore
+from liner_server.ports_queue import JobQueue
 from liner_server.rpc import requests
 
 MAX_ID_BYTES = 256
@@ -25,10 +26,11 @@ Violations = Iterator[track_pb2.FieldViolation]
 
 
 class ResultsDesk:
-    """Answers the RPCs about stored enrichments from one `ResultStore`."""
+    """Answers the RPCs about stored enrichments, and about jobs that will be."""
 
-    def __init__(self, results: ResultStore) -> None:
+    def __init__(self, results: ResultStore, queue: JobQueue) -> None:
         self._results = results
+        self._queue = queue
 
     async def get(
         self, request: enrichment_pb2.GetEnrichmentRequest
@@ -40,8 +42,24 @@ class ResultsDesk:
 
         """
         requests.check(_id_violations(request.enrichment_id))
-        enrichment = await self._results.get(request.enrichment_id)
+        name = request.enrichment_id
+        enrichment = await self._stored(name)
+        if enrichment is None or enrichment.state != enrichment_pb2.ENRICHMENT_STATE_DONE:
+            # Of work that goes on the queue knows best: it waits again, was replayed, has died.
+            try:
+                message = await self._queue.get(name)
+            except NotFoundError:
+                # It may have been finished since it was looked for.
+                enrichment = await self._results.get(name)
+            else:
+                enrichment = _job_state(message, enrichment)
         return enrichment_pb2.GetEnrichmentResponse(enrichment=enrichment)
+
+    async def _stored(self, name: str) -> enrichment_pb2.Enrichment | None:
+        try:
+            return await self._results.get(name)
+        except NotFoundError:
+            return None
 
     async def list(
         self, request: enrichment_pb2.ListEnrichmentsRequest
@@ -82,6 +100,34 @@ class ResultsDesk:
             request.enrichment_id, review, request_id=request.request_id
         )
         return enrichment_pb2.ReviewEnrichmentResponse(enrichment=enrichment)
+
+
+_STATES = {
+    queue_admin_pb2.MESSAGE_STATE_READY: enrichment_pb2.ENRICHMENT_STATE_QUEUED,
+    queue_admin_pb2.MESSAGE_STATE_DELAYED: enrichment_pb2.ENRICHMENT_STATE_QUEUED,
+    queue_admin_pb2.MESSAGE_STATE_LEASED: enrichment_pb2.ENRICHMENT_STATE_RUNNING,
+    queue_admin_pb2.MESSAGE_STATE_DEAD: enrichment_pb2.ENRICHMENT_STATE_FAILED,
+}
+
+
+def _job_state(
+    message: queue_admin_pb2.QueueMessage, known: enrichment_pb2.Enrichment | None
+) -> enrichment_pb2.Enrichment:
+    """Return a job that is not done, as the queue has it."""
+    enrichment = enrichment_pb2.Enrichment(
+        enrichment_id=message.message_id,
+        state=_STATES[message.state],
+        create_time=message.publish_time,
+        update_time=message.publish_time,
+        request_id=message.job.request_id,
+    )
+    if known is not None:
+        enrichment.update_time.CopyFrom(known.update_time)
+    if message.state == queue_admin_pb2.MESSAGE_STATE_DEAD:
+        enrichment.update_time.CopyFrom(message.dead_letter_time)
+        if message.attempts:
+            enrichment.error.CopyFrom(message.attempts[-1].error)
+    return enrichment
 
 
 def list_violations(request: enrichment_pb2.ListEnrichmentsRequest) -> Violations:
