@@ -24,12 +24,11 @@ from liner_server.core.calibration import Calibration
 from liner_server.core.enricher import Enricher
 from liner_server.core.experiment import Experiment
 from liner_server.core.retry import RetryBudget
-from liner_server.core.router import Router
+from liner_server.core.router import Lanes, Router
 from liner_server.flags import FlagsFile
 from liner_server.listener import PoolListener
 from liner_server.logs import configure_logs
 from liner_server.models.embedded import EmbeddedProvider
-from liner_server.models.lanes import EXPERIMENTAL, LanesFactory
 from liner_server.objects.local import LocalObjectStore
 from liner_server.ports import ObjectStore, ResultStore
 from liner_server.ports_queue import JobQueue
@@ -235,16 +234,13 @@ async def _parts(settings: Settings, stack: AsyncExitStack, *, serves: bool) -> 
     )
     flags = await _flags(settings, stack)
     calibration = _calibration(settings)
-    lanes = LanesFactory(
-        settings, calibration=calibration, observer=telemetry, used=telemetry.used
-    ).open(stack)
+    lanes = _lanes(settings, stack, calibration, telemetry)
     router = Router(
         primary=lanes.primary,
         fallback=lanes.fallback,
         experimental=lanes.experimental,
         experiment=Experiment(
             name=settings.experiment_name,
-            provider=EXPERIMENTAL,
             share=settings.experiment_share,
             shadow=settings.experiment_shadow,
         ),
@@ -439,6 +435,20 @@ async def _flags(
         return lambda: stated
     watched = await stack.enter_async_context(FlagsFile(settings.flags_file, stated))
     return lambda: watched.current
+
+
+def _lanes(
+    settings: Settings, stack: AsyncExitStack, calibration: Calibration, telemetry: Telemetry
+) -> Lanes:
+    """Return the lanes to the models that the settings name."""
+    if not (settings.qwen2_endpoint or settings.openai_api_key or settings.experimental_endpoint):
+        return Lanes()
+    # The models' client costs 0.8 s of CPU to import and 30 MiB: only who uses it pays.
+    from liner_server.models.lanes import LanesFactory
+
+    return LanesFactory(
+        settings, calibration=calibration, observer=telemetry, used=telemetry.used
+    ).open(stack)
 
 
 def _calibration(settings: Settings) -> Calibration:
