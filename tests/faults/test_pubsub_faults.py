@@ -18,6 +18,7 @@ from liner_server.ports_queue import JobQueue, Lease
 from liner_server.queues import leasing, pubsub_file, pubsub_wire
 from liner_server.queues.pubsub import PubSubQueue
 from liner_server.queues.pubsub_file import TRANSIT_SCHEMA
+from liner_server.queues.pubsub_gateway import Gateway
 from liner_server.queues.pubsub_setup import set_up
 from liner_server.queues.pubsub_wire import Names, PubsubMessage
 from liner_server.queues.rows import Times
@@ -86,6 +87,7 @@ from datetime import timedelta
 from pathlib import Path
 from liner_server.errors import LinerError
 from liner_server.queues.pubsub import PubSubQueue
+from liner_server.queues.pubsub_gateway import Gateway
 from liner_server.queues.pubsub_setup import set_up
 from liner_server.queues.pubsub_wire import Names
 
@@ -405,6 +407,43 @@ async def test_what_a_dead_process_had_not_sent_is_sent_by_the_next(hosts: Hosts
     queue = await hosts.open("a")
 
     assert (await one(queue)).message.job.track.title == "left behind"
+
+
+async def test_what_pubsub_keeps_no_longer_is_not_counted_for_ever(tmp_path: Path) -> None:
+    """A host that was killed at the wrong moment never said that it had finished a job."""
+    week = timedelta(days=7).total_seconds()
+    then = Times(wall=1_800_000_000, steady=0)
+    now = Times(wall=then.wall + week, steady=week)
+    old, waits = (
+        leasing.letter_of(job("old"), {}, None, then),
+        leasing.letter_of(job("waits"), {}, datetime.fromtimestamp(now.wall, UTC), then),
+    )
+    async with SqliteFile(tmp_path / "queue", TRANSIT_SCHEMA) as file:
+        for letter in (old, waits):
+            _, unsent = await file.write(
+                lambda db, letter=letter: pubsub_file.put(db, letter, letter, then, week, "me")
+            )
+            await file.write(
+                lambda db, row=unsent: pubsub_file.mark_sent(db, row.message_id, row.round, "1")
+            )
+
+        for drop_lost in (False, True):
+            await file.write(
+                lambda db, drop=drop_lost: pubsub_file.tidy(db, now, week - 60, drop_lost=drop)
+            )
+            left = await file.read(
+                lambda db: db.execute("SELECT track_id FROM messages ORDER BY id").fetchall()
+            )
+            assert left == ([("waits",)] if drop_lost else [("old",), ("waits",)])
+
+
+async def test_without_credentials_the_start_says_so() -> None:
+    """Neither a stack trace nor a minute of silent retries."""
+    with pytest.raises(FailedPreconditionError, match="credentials") as error:
+        async with Gateway():
+            pytest.fail("it opened without credentials")
+
+    assert error.value.reason == "PUBSUB_CREDENTIALS"
 
 
 async def test_without_its_topics_a_queue_says_how_to_make_them(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import atexit
 import contextlib
 import functools
+import os
 import socket
 import subprocess
 import tempfile
@@ -29,12 +30,11 @@ class Emulator:
     """A Pub/Sub emulator on loopback: `with Emulator() as emulator`. A restart forgets all."""
 
     def __init__(self) -> None:
+        elsewhere = os.environ.get("LINER_PUBSUB_EMULATOR") or not _DEBIAN.exists()
         self._program = (
-            _DEBIAN
-            if _DEBIAN.exists()
-            else program(
-                "cloud-pubsub-emulator", install=_INSTALL, variable="LINER_PUBSUB_EMULATOR"
-            )
+            program("cloud-pubsub-emulator", install=_INSTALL, variable="LINER_PUBSUB_EMULATOR")
+            if elsewhere
+            else _DEBIAN
         )
         self._port = _free_port()
         self.address = f"127.0.0.1:{self._port}"

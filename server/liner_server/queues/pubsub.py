@@ -42,12 +42,14 @@ from liner_server.queues.pubsub_setup import check, is_paused, set_paused
 from liner_server.queues.pubsub_wire import Names, arrival_of
 from liner_server.queues.rows import messages_of
 from liner_server.queues.schema import check_version
-from liner_server.queues.sqlite import SqliteQueue
+from liner_server.queues.sqlite import STEADY_FOR, SqliteQueue
 from liner_server.sqlite_file import SqliteFile
 
 _log = structlog.get_logger()
 
 _LOOK_FOR_PAUSE = 3.0
+_LEAVE_SECONDS = 3.0
+"""What does not answer at the end must not keep the process beyond its grace period."""
 
 
 class PubSubQueue(SqliteQueue):
@@ -154,7 +156,9 @@ class PubSubQueue(SqliteQueue):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._puller.close()
-        await self._leave()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LEAVE_SECONDS):
+                await self._leave()
         await self._stack.aclose()
 
     async def publish(
@@ -380,7 +384,9 @@ class PubSubQueue(SqliteQueue):
         before = self._next_forget
         super()._tidy(db)
         if self._next_forget != before:
-            pubsub_file.tidy(db, self._times(), self._keep)
+            times = self._times()
+            even = times.steady - self._even_since >= STEADY_FOR
+            pubsub_file.tidy(db, times, self._keep, drop_lost=even)
 
 
 def _id_of(tenant: str, request_id: str) -> str:

@@ -395,13 +395,27 @@ def send_again(db: sqlite3.Connection, priority: Priority, times: Times, me: str
         put_back(db, [message_id], times, me)
 
 
-def tidy(db: sqlite3.Connection, times: Times, keep: float) -> None:
-    """Drop rounds that were over long ago: Pub/Sub keeps no copy of them any more."""
+def tidy(db: sqlite3.Connection, times: Times, keep: float, *, drop_lost: bool) -> None:
+    """Drop rounds that were over long ago, and messages that Pub/Sub does not keep any more either.
+
+    The latter were finished by a host that could not say so.
+    """
+    before = times.wall - keep
     db.execute(
         "DELETE FROM finished WHERE message_id IN "
         "(SELECT message_id FROM finished WHERE at <= ? LIMIT ?)",
-        (times.wall - keep, AT_ONCE),
+        (before, AT_ONCE),
     )
+    if not drop_lost:
+        return
+    lost = db.execute(
+        "SELECT m.id FROM messages AS m JOIN transit AS t USING (message_id) "
+        "WHERE m.state IN (1, 2) AND t.sent = 1 AND t.holder = '' AND t.round <= ? AND m.due <= ? "
+        "LIMIT ?",
+        (before * 1e6, before, AT_ONCE),
+    ).fetchall()
+    db.executemany("DELETE FROM attempts WHERE message = ?", lost)
+    db.executemany("DELETE FROM messages WHERE id = ?", lost)
 
 
 def is_finished(db: sqlite3.Connection, message_id: str, number: int) -> bool:

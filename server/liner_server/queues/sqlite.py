@@ -41,7 +41,7 @@ _log = structlog.get_logger()
 _T = TypeVar("_T")
 
 _FORGET_EVERY = 60.0
-_STEADY_FOR = 3600.0
+STEADY_FOR = 3600.0
 """Seconds that the clock must have gone evenly before anything is dropped for its age."""
 _JUMP = 60.0
 
@@ -326,7 +326,7 @@ class SqliteQueue:
         self._offset = offset
         if times.steady >= self._next_forget:
             self._next_forget = times.steady + _FORGET_EVERY
-            even = times.steady - self._even_since >= _STEADY_FOR
+            even = times.steady - self._even_since >= STEADY_FOR
             admin.forget(db, times, self._keep, drop_dead=even)
 
 
