@@ -5,7 +5,10 @@ not acknowledged they submit again under the same request id.
 """
 
 import asyncio
+import json
+import os
 import random
+import signal
 import sqlite3
 from pathlib import Path
 
@@ -14,8 +17,8 @@ import pytest
 from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 from support.eventually import eventually
 from support.queue_ledger import Ledger, judge
-from support.scripted_model import Reply, scripted_model
-from support.server import Stubs, connected, server_process
+from support.scripted_model import Reply, says, scripted_model
+from support.server import ServerProcess, Stubs, connected, server_process
 
 JOBS = 100
 KILLS = 3
@@ -149,3 +152,67 @@ async def test_a_stopping_server_gives_back_what_it_cannot_finish(tmp_path: Path
     assert code == 0
     assert (verdict.lost, verdict.doubled, verdict.waiting) == ([], [], 60)
     assert set(rows) == {(queue_admin_pb2.MESSAGE_STATE_READY, 0)}
+
+
+@pytest.mark.timeout(240)
+async def test_a_job_that_kills_its_server_takes_no_other_with_it(tmp_path: Path):
+    """Three servers die of it; then it is a dead letter, and all that lay beside it is done."""
+    data, pid = tmp_path / "data", 0
+
+    def script(request: dict[str, object]) -> Reply:
+        if "Track 3" in json.dumps(request):
+            os.kill(pid, signal.SIGKILL)
+        return says("no answer")
+
+    async with scripted_model(script) as model:
+        environment = {
+            **ENVIRONMENT,
+            "QWEN2_ENDPOINT": model.base_url,
+            "LINER_QWEN2_MODEL": "scripted",
+            "LINER_QUEUE_MAX_ATTEMPTS": "3",
+        }
+        with Ledger(tmp_path / "ledger") as ledger:
+            deaths = 0
+            while True:
+                async with (
+                    server_process(data, environment) as server,
+                    connected(server.grpc_address) as stubs,
+                ):
+                    pid = server.process.pid
+                    if not deaths:
+                        await stubs.queue.PauseQueue(queue_admin_pb2.PauseQueueRequest())
+                        for n in range(8):
+                            assert await submit(stubs, ledger, n)
+                        await stubs.queue.ResumeQueue(queue_admin_pb2.ResumeQueueRequest())
+                    if await _outlives(server, stubs):
+                        listed = await stubs.queue.ListDeadLetters(
+                            queue_admin_pb2.ListDeadLettersRequest()
+                        )
+                        await server.terminate()
+                        break
+                deaths += 1
+                assert deaths <= 3
+            verdict = judge(ledger, data)
+
+    [letter] = listed.messages
+    assert deaths == 3
+    assert letter.job.track.title == "Track 3"
+    assert letter.cause == queue_admin_pb2.DEAD_LETTER_CAUSE_WORKER_LOST
+    assert [attempt.HasField("end_time") for attempt in letter.attempts] == [False] * 3 + [True]
+    assert (verdict.lost, verdict.doubled, verdict.done) == ([], [], 7)
+
+
+async def _outlives(server: ServerProcess, stubs: Stubs) -> bool:
+    """Return whether the server works off its queue; False when it dies before."""
+    done = False
+
+    async def ended() -> bool:
+        nonlocal done
+        try:
+            done = await attended(stubs)
+        except grpc.aio.AioRpcError:
+            return server.process.returncode is not None
+        return done
+
+    await eventually(ended, within=60)
+    return done
