@@ -3,7 +3,7 @@ liner_server.evaluation.recordings --into DIR` writes DIR/fit.csv and DIR/report
 
 Speech, sounds and music come out of Debian's packages (`apt-get download`, nothing is installed);
 music with a known tempo or key is rendered from MMA's grooves and music21's scores. The report
-file holds other grooves, scores and recordings, played by another sound font. Columns are those
+file holds other grooves and scores, played by another sound font, and other sounds. Columns are those
 of a labels file: path, bpm, bpm_octave_ok, key, content. Takes about 3 GB and an hour, Debian 12,
 `pip install --no-deps tinysoundfont` and `pip install music21`.
 """
@@ -248,6 +248,11 @@ def _row(place: Path, *, content: str, group: str) -> Row:
             "content": content, "split": "report" if held else "fit"}  # fmt: skip
 
 
+def _telling(row: Row, split: str) -> bool:
+    """Return whether a clip serves its list: music without labels teaches the gate, no more."""
+    return split == "fit" or row["content"] != "music" or bool(row["bpm"] or row["key"])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Fetch, cut and render everything, and write both lists."""
     parser = argparse.ArgumentParser(prog="liner_server.evaluation.recordings", description=__doc__)
@@ -271,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         with (folder / f"{split}.csv").open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(rows[0]))
             writer.writeheader()
-            writer.writerows(row for row in rows if row["split"] == split)
+            writer.writerows(row for row in rows if row["split"] == split and _telling(row, split))
 
 
 if __name__ == "__main__":
