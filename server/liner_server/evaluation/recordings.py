@@ -3,9 +3,9 @@ liner_server.evaluation.recordings --into DIR` writes DIR/fit.csv and DIR/report
 
 Speech, sounds and music come out of Debian's packages (`apt-get download`, nothing is installed);
 music with a known tempo or key is rendered from MMA's grooves and music21's scores. The report
-file holds other grooves and scores, played by another sound font, and other sounds. Columns are those
-of a labels file: path, bpm, bpm_octave_ok, key, content. Takes about 3 GB and an hour, Debian 12,
-`pip install --no-deps tinysoundfont` and `pip install music21`.
+file holds other grooves and scores, played by another sound font, and other sounds. Columns are
+those of a labels file: path, bpm, bpm_octave_ok, key, content. Takes about 3 GB and an hour,
+Debian 12, `pip install --no-deps tinysoundfont` and `pip install music21`.
 """
 
 import argparse
