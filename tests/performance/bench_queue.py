@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from liner.v1 import enrichment_pb2
 from liner_server.queues.sqlite import SqliteQueue
+from support import external
 from support.eventually import eventually
 from support.queue_backends import HIGH, LOW, MEDIUM, job
 from support.queue_ledger import Ledger, judge
@@ -75,6 +76,55 @@ async def test_rates(tmp_path: Path, callers: int):
     )
     assert publish > 0
     assert done > 0
+
+
+async def test_beside_other_queues(tmp_path: Path):
+    """The same work on two queues from the package index, one call after the other as they want it.
+
+    persist-queue writes as durably as we do. litequeue does not: it is there for its speed.
+    """
+    try:
+        import litequeue
+        import persistqueue
+    except ImportError:
+        external.missing(
+            "persist-queue or litequeue", install="uv pip install persist-queue litequeue"
+        )
+    body, count = job("x").SerializeToString(), 300
+    durable = persistqueue.SQLiteAckQueue(str(tmp_path / "persist"), auto_commit=True)
+    quick = litequeue.LiteQueue(str(tmp_path / "lite.db"))
+    theirs = {
+        "persist-queue": (
+            _rate(count, lambda: durable.put(body)),
+            _rate(count, lambda: durable.ack(durable.get())),
+        ),
+        "litequeue": (
+            _rate(count, lambda: quick.put("x" * len(body))),
+            _rate(count, lambda: quick.done(quick.pop().message_id)),
+        ),
+    }
+    durable.close()
+    quick.conn.close()
+    async with SqliteQueue(tmp_path / "queue.sqlite") as queue:
+        publish = await at_once(6000, 256, lambda n: queue.publish(job(str(n))))
+
+        async def work(_: int) -> None:
+            for lease in await queue.lease(limit=1, duration=MINUTE):
+                await queue.ack(lease)
+
+        done = await at_once(6000, 256, work)
+    for name, (put, get) in theirs.items():
+        print(  # noqa: T201 - what it is for
+            f"\n256 callers: publish {publish / put:.1f} x {name}, lease + ack {done / get:.1f} x"
+        )
+    assert publish > theirs["persist-queue"][0]
+
+
+def _rate(count: int, act: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    for _ in range(count):
+        act()
+    return count / (time.perf_counter() - began)
 
 
 @pytest.mark.timeout(900)
