@@ -208,7 +208,9 @@ async def _parts(settings: Settings, stack: AsyncExitStack, *, serves: bool) -> 
         LocalObjectStore(settings.data_dir / "objects", max_object_bytes=settings.max_object_bytes)
     )
     results = await stack.enter_async_context(_results(settings))
-    pubsub = _pubsub(settings, serves=serves) if settings.queue is QueueBackend.PUBSUB else None
+    pubsub = None
+    if settings.queue is QueueBackend.PUBSUB:
+        pubsub = _pubsub(settings, results, serves=serves)
     queue: SqliteQueue = pubsub or SqliteQueue(settings.data_dir / "queue.sqlite")
     await stack.enter_async_context(queue)
     recorder = await stack.enter_async_context(
@@ -275,8 +277,8 @@ async def _parts(settings: Settings, stack: AsyncExitStack, *, serves: bool) -> 
     )
 
 
-def _pubsub(settings: Settings, *, serves: bool) -> "PubSubQueue":
-    """Return the queue on Pub/Sub; the process that serves operators keeps the dead letters."""
+def _pubsub(settings: Settings, results: ResultStore, *, serves: bool) -> "PubSubQueue":
+    """Return the queue on Pub/Sub; the process that serves keeps what all finished."""
     from liner_server.queues.pubsub import PubSubQueue
 
     return PubSubQueue(
@@ -285,6 +287,7 @@ def _pubsub(settings: Settings, *, serves: bool) -> "PubSubQueue":
         emulator=settings.pubsub_emulator_host,
         pulls=settings.pubsub_push_audience is None,
         takes_letters=serves,
+        results=results,
         ordered=settings.pubsub_ordered,
     )
 

@@ -22,6 +22,7 @@ from liner_server.queues.pubsub_gateway import Gateway
 from liner_server.queues.pubsub_setup import set_up
 from liner_server.queues.pubsub_wire import Names, PubsubMessage
 from liner_server.queues.rows import Times
+from liner_server.results.sqlite import SqliteResultStore
 from liner_server.sqlite_file import SqliteFile
 from support.eventually import eventually
 from support.pubsub_emulator import Emulator, create, fresh_names, gateway, shared_emulator
@@ -30,6 +31,8 @@ from support.queue_backends import HIGH, LOW, MEDIUM, job
 MINUTE = timedelta(minutes=1)
 WAIT = timedelta(seconds=20)
 DEAD = queue_admin_pb2.MESSAGE_STATE_DEAD
+DONE = enrichment_pb2.ENRICHMENT_STATE_DONE
+QUEUED = enrichment_pb2.ENRICHMENT_STATE_QUEUED
 INVALID = queue_admin_pb2.DEAD_LETTER_CAUSE_INVALID
 EXHAUSTED = queue_admin_pb2.DEAD_LETTER_CAUSE_ATTEMPTS_EXHAUSTED
 FAILED = track_pb2.Error(code=14, reason="PROVIDER", message="down")
@@ -345,6 +348,33 @@ async def test_hosts_that_share_nothing_agree_on_what_is_done_dead_and_paused(
     assert await worker.lease(limit=1, duration=MINUTE, wait=timedelta(seconds=1)) == []
     await server.resume()
     assert (await one(worker)).message.job.track.title == "later"
+
+
+async def test_the_host_that_serves_has_the_results_of_those_that_work(hosts: Hosts) -> None:
+    """Whoever submitted asks there: nobody may be told QUEUED for ever."""
+    async with SqliteResultStore(hosts.folder / "results") as results, hosts.stack:
+        server, worker = await hosts.open("a", results=results), await hosts.open("b")
+        done, bad = await server.publish(job("done")), await server.publish(job("bad"))
+        for job_id in (done, bad):
+            await results.put(enrichment_pb2.Enrichment(enrichment_id=job_id, state=QUEUED))
+        for _ in range(2):
+            lease = await one(worker)
+            if lease.message.message_id == bad:
+                await worker.dead_letter(lease, cause=INVALID, error=FAILED)
+                continue
+            await worker.ack(lease)
+            answer = enrichment_pb2.EnrichMetadataResponse(track=lease.message.job.track)
+            await worker.announce(
+                enrichment_pb2.Enrichment(enrichment_id=done, state=DONE, answer=answer)
+            )
+
+        async def are_known() -> bool:
+            states = [(await results.get(job_id)).state for job_id in (done, bad)]
+            return states == [DONE, enrichment_pb2.ENRICHMENT_STATE_FAILED]
+
+        await eventually(are_known)
+        assert (await results.get(done)).answer.track.title == "done"
+        assert (await results.get(bad)).error == FAILED
 
 
 async def test_a_purged_letter_stays_purged(hosts: Hosts) -> None:

@@ -4,6 +4,7 @@ import atexit
 import contextlib
 import functools
 import os
+import secrets
 import socket
 import subprocess
 import tempfile
@@ -115,9 +116,11 @@ async def create(emulator: Emulator, names: Names) -> list[Part]:
 
 
 def _free_port() -> int:
-    # Below the ephemeral range, where no test's own connection can take it meanwhile.
-    for port in range(18_000, 32_000, 17):
+    # Below the ephemeral range, where no test's own connection can take it while the emulator is
+    # down; and drawn, so that two runs on one machine do not wait for the same one.
+    for _ in range(100):
+        port = 18_000 + secrets.randbelow(14_000)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise RuntimeError("no free port below 32768")
+    raise RuntimeError("no free port below 32000")

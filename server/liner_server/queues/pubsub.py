@@ -30,6 +30,7 @@ from liner_server.errors import (
     InvalidRequestError,
     LinerError,
 )
+from liner_server.ports import ResultStore
 from liner_server.ports_queue import NO_ATTRIBUTES, Lease
 from liner_server.queues import admin, leasing, pubsub_file, pubsub_letters, pubsub_wire
 from liner_server.queues.pubsub_copies import Copies
@@ -72,6 +73,7 @@ class PubSubQueue(SqliteQueue):
         hold: timedelta = timedelta(seconds=30),
         pulls: bool = True,
         takes_letters: bool = True,
+        results: ResultStore | None = None,
         ordered: bool = False,
     ) -> None:
         """Set up; nothing is opened yet.
@@ -81,7 +83,8 @@ class PubSubQueue(SqliteQueue):
         the others left to Pub/Sub. `settle` says how long turns wait for messages that are known
         to be on their way; `hold` how soon another host gets what this process held when it died.
         Without `pulls` jobs only come by `take_pushed`.
-        `takes_letters` says that dead letters of all hosts are kept here; `ordered` that jobs for
+        `takes_letters` says that dead letters of all hosts are kept here, and what other hosts
+        finished in `results`; `ordered` that jobs for
         one track come in the order of their publication, if the subscriptions were made so.
         """
         super().__init__(path, clock=clock, steady=steady, keep=keep, look_every=look_every)
@@ -113,6 +116,7 @@ class PubSubQueue(SqliteQueue):
             times=self._times,
             pull_wait=pull_wait,
             changed=self._outbox.ask,
+            results=results,
         )
         self._pausing = asyncio.Lock()
         self._puller = Puller(

@@ -15,10 +15,11 @@ from typing import Any
 
 import structlog
 from google.protobuf.message import DecodeError
-from liner.v1 import queue_admin_pb2, track_pb2
+from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 
 from liner_server.core.enums import Cause
 from liner_server.errors import ConflictError, LinerError
+from liner_server.ports import ResultStore
 from liner_server.ports_queue import Lease
 from liner_server.queues import leasing, pubsub_file, pubsub_wire
 from liner_server.queues.pubsub_gateway import Gateway
@@ -43,7 +44,9 @@ class Letters:
         times: Callable[[], Times],
         pull_wait: timedelta,
         changed: Callable[[], None],
+        results: ResultStore | None,
     ) -> None:
+        """Take where to keep letters, and results of other hosts if they are wanted here."""
         self._file = file
         self._gateway = gateway
         self._names = names
@@ -51,6 +54,7 @@ class Letters:
         self._times = times
         self._pull_wait = pull_wait
         self._changed = changed
+        self._results = results
 
     async def run(self) -> None:
         """Take letters in, and what other hosts finished, until cancelled."""
@@ -76,7 +80,10 @@ class Letters:
                 await asyncio.sleep(min(_LONGEST_BACKOFF, 0.1 * 2**failures))
 
     async def _note(self, message: Any, _: int) -> None:
-        """Another host may have finished what this one published."""
+        """Another host may have finished what this one published: keep its result here too."""
+        if self._results is not None and message.data:
+            with suppress(DecodeError):
+                await self._results.put(enrichment_pb2.Enrichment.FromString(message.data))
         message_id = message.attributes.get(pubsub_wire.ID, "")
         number = message.attributes.get(pubsub_wire.ROUND, "")
         if message_id and number.isdigit():
@@ -92,7 +99,15 @@ class Letters:
             with suppress(DecodeError, ValueError):
                 letter, body = pubsub_wire.opened(message.data)
                 number = int(message.attributes[pubsub_wire.ROUND])
-                await self._file.write(lambda db: take_in(db, letter, body, number, self._times()))
+                is_new = await self._file.write(
+                    lambda db: take_in(db, letter, body, number, self._times())
+                )
+                if is_new and self._results is not None:
+                    await self._results.update_state(
+                        letter.message_id,
+                        enrichment_pb2.ENRICHMENT_STATE_FAILED,
+                        error=letter.attempts[-1].error if letter.attempts else None,
+                    )
                 return
         source = message.attributes.get(pubsub_wire.NATIVE, "")
         arrival = arrival_of(message, source, delivery_attempt, self._times().wall)
@@ -127,10 +142,10 @@ def take_in(
     body: bytes,
     number: int,
     times: Times,
-) -> None:
-    """Keep a dead letter that another host published, once."""
+) -> bool:
+    """Keep a dead letter that another host published, once; return whether it is new."""
     if pubsub_file.is_finished(db, letter.message_id, number):
-        return
+        return False
     job = letter.job
     died = letter.dead_letter_time.ToMicroseconds() / 1e6
     last = letter.attempts[-1].error if letter.attempts else None
@@ -175,6 +190,7 @@ def take_in(
         (letter.message_id, number),
     )
     pubsub_file.set_finished(db, letter.message_id, number, times)
+    return True
 
 
 def give_up(db: sqlite3.Connection, found: Arrival, times: Times, me: str) -> bool:
