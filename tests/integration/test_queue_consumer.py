@@ -214,6 +214,26 @@ async def test_a_job_with_a_result_is_not_worked_on_again(tmp_path: Path, clock)
     assert worker.model.asked["a"] == 0
 
 
+async def test_others_are_told_of_a_result_before_the_job_is_gone(tmp_path: Path, clock):
+    """Telling that failed is done again, without the work being done again."""
+    told: list[str] = []
+
+    async def publish(enrichment: enrichment_pb2.Enrichment) -> None:
+        told.append(enrichment.enrichment_id)
+        if len(told) == 1:
+            raise UnavailableError("topic", reason="TOPIC")
+
+    async with working(tmp_path, clock, publish=publish) as worker:
+        job_id = await worker.queue.publish(job("a"))
+        await ended(worker, "released")
+        clock.advance(10)
+        await eventually(lambda: len(told) == 2)
+        await ended(worker, "known")
+
+    assert told == [job_id, job_id]
+    assert worker.model.asked["a"] == 1
+
+
 async def test_a_result_that_cannot_be_stored_leaves_the_job_where_it_was(
     tmp_path: Path, clock, monkeypatch: pytest.MonkeyPatch
 ):

@@ -21,7 +21,7 @@ from liner_server.core.router import Router
 from liner_server.errors import LinerError, NotFoundError
 from liner_server.ports import Question
 from liner_server.ports_queue import JobQueue
-from liner_server.queues.consumer import Consumer, ConsumerPolicy
+from liner_server.queues.consumer import Consumer, ConsumerPolicy, Publish
 from liner_server.queues.sqlite import SqliteQueue
 from liner_server.results.sqlite import SqliteResultStore
 from liner_server.telemetry import Telemetry
@@ -141,6 +141,7 @@ async def working(
     check: Callable[[queue_admin_pb2.EnrichmentJob], None] = accept,
     through: Callable[[JobQueue], JobQueue] = lambda queue: queue,
     run: bool = True,
+    publish: Publish | None = None,
     **policy: Any,
 ) -> AsyncIterator[Worker]:
     """Yield a consumer that works on the queue of a folder; `through` may wrap its queue."""
@@ -165,6 +166,7 @@ async def working(
             check=check,
             policy=settings,
             observer=outcomes,
+            publish=publish,
         )
         task = asyncio.create_task(consumer.run()) if run else None
         try:

@@ -172,8 +172,10 @@ class Consumer:
             leases = await self._queue.lease(
                 limit=free, duration=self._policy.lease, wait=self._policy.pull_wait
             )
-        except LinerError as error:
-            _log.error("queue cannot be leased from", reason=error.reason, error=error.message)
+        except Exception as error:
+            # Whatever it is, the jobs must not wait for somebody to start a worker again.
+            reason = error.reason if isinstance(error, LinerError) else type(error).__name__
+            _log.error("queue cannot be leased from", reason=reason, error=str(error))
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._policy.store_delay.total_seconds()):
                     await self._stopping.wait()
@@ -235,6 +237,10 @@ class Consumer:
             _log.error("job cannot be ended", job=_name(work), reason=error.reason)
             await self._give_back(work, self._policy.store_delay)
             return
+        except Exception as error:
+            # A fault of ours: the lease ends by itself, and the attempt counts.
+            _log.error("job cannot be ended", job=_name(work), exc_info=error)
+            outcome = "lost"
         self._tell(work, outcome)
 
     async def _end_of(self, work: _Work) -> str:
@@ -244,8 +250,10 @@ class Consumer:
             return await self._bury(
                 work, queue_admin_pb2.DEAD_LETTER_CAUSE_UNDECODABLE, error.to_item_error()
             )
-        if message.delivery_attempt > 1 and await self._is_done(message.message_id):
-            await self._queue.ack(work.lease)
+        # Asked each time: what was released after it was stored does not count as delivered.
+        known = await self._result_of(message)
+        if known is not None:
+            await self._finish(work, known)
             return "known"
         if message.delivery_attempt > self._policy.max_attempts:
             lost = track_pb2.Error(
@@ -276,10 +284,14 @@ class Consumer:
         )
         enrichment.answer.processing.enrichment_id = message.message_id
         await self._results.put(enrichment)
-        await self._queue.ack(work.lease)
+        await self._finish(work, enrichment)
+        return "done"
+
+    async def _finish(self, work: _Work, enrichment: enrichment_pb2.Enrichment) -> None:
+        """Tell others of a stored result, then acknowledge: a crash between tells them again."""
         if self._publish is not None:
             await self._publish(enrichment)
-        return "done"
+        await self._queue.ack(work.lease)
 
     async def _enrich(
         self, message: queue_admin_pb2.QueueMessage
@@ -295,12 +307,14 @@ class Consumer:
         )
         return await self._enricher.enrich(job.track, job.options, context, operation="queue")
 
-    async def _is_done(self, message_id: str) -> bool:
+    async def _result_of(
+        self, message: queue_admin_pb2.QueueMessage
+    ) -> enrichment_pb2.Enrichment | None:
         try:
-            found = await self._results.get(message_id)
+            found = await self._results.get(message.message_id)
         except NotFoundError:
-            return False
-        return found.state == enrichment_pb2.ENRICHMENT_STATE_DONE
+            return None
+        return found if found.state == enrichment_pb2.ENRICHMENT_STATE_DONE else None
 
     async def _failed(self, work: _Work, error: LinerError | None, told: track_pb2.Error) -> str:
         """Bury what cannot succeed or has used up its attempts; let the rest come again."""
