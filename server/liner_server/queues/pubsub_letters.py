@@ -81,18 +81,19 @@ class Letters:
 
     async def _note(self, message: Any, _: int) -> None:
         """Another host may have finished what this one published: keep its result here too."""
+        message_id = message.attributes.get(pubsub_wire.ID, "")
+        number = message.attributes.get(pubsub_wire.ROUND, "")
+        if not (message_id and number.isdigit()):
+            return
+        if await self._file.read(lambda db: pubsub_file.is_finished(db, message_id, int(number))):
+            return
         if self._results is not None and message.data:
             with suppress(DecodeError):
                 await self._results.put(enrichment_pb2.Enrichment.FromString(message.data))
-        message_id = message.attributes.get(pubsub_wire.ID, "")
-        number = message.attributes.get(pubsub_wire.ROUND, "")
-        if message_id and number.isdigit():
-            await self._file.write(
-                lambda db: pubsub_file.finished_elsewhere(
-                    db, message_id, int(number), self._times()
-                ),
-                reclaims=True,
-            )
+        await self._file.write(
+            lambda db: pubsub_file.finished_elsewhere(db, message_id, int(number), self._times()),
+            reclaims=True,
+        )
 
     async def _take(self, message: Any, delivery_attempt: int) -> None:
         if pubsub_wire.LETTER in message.attributes:
