@@ -321,8 +321,8 @@ async def test_hosts_that_share_nothing_agree_on_what_is_done_dead_and_paused(
     leases = [await one(worker), await one(worker)]
     by_id = {lease.message.message_id: lease for lease in leases}
 
-    await worker.ack(by_id[done])
     await worker.announce(enrichment_pb2.Enrichment(enrichment_id=done))
+    await worker.ack(by_id[done])
     await worker.nack(by_id[bad], delay=timedelta(0), error=FAILED, model="qwen2")
     await worker.dead_letter(await one(worker), cause=EXHAUSTED, error=FAILED)
 
@@ -362,15 +362,16 @@ async def test_the_host_that_serves_has_the_results_of_those_that_work(hosts: Ho
             if lease.message.message_id == bad:
                 await worker.dead_letter(lease, cause=INVALID, error=FAILED)
                 continue
-            await worker.ack(lease)
             answer = enrichment_pb2.EnrichMetadataResponse(track=lease.message.job.track)
             await worker.announce(
                 enrichment_pb2.Enrichment(enrichment_id=done, state=DONE, answer=answer)
             )
+            await worker.ack(lease)
 
         async def are_known() -> bool:
             states = [(await results.get(job_id)).state for job_id in (done, bad)]
-            return states == [DONE, enrichment_pb2.ENRICHMENT_STATE_FAILED]
+            known = states == [DONE, enrichment_pb2.ENRICHMENT_STATE_FAILED]
+            return known and await total(server) == (0, 1)
 
         await eventually(are_known)
         assert (await results.get(done)).answer.track.title == "done"

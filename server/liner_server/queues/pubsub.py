@@ -288,7 +288,7 @@ class PubSubQueue(SqliteQueue):
     async def announce(self, enrichment: enrichment_pb2.Enrichment) -> None:
         """Publish a finished job's result on the topic of results, if Pub/Sub can be reached.
 
-        The result is stored by then, so nothing depends on it.
+        The result is stored by then, so nothing depends on it; the job may still be leased.
         """
         try:
             number = await self._file.read(

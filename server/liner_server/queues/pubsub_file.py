@@ -425,9 +425,13 @@ def is_finished(db: sqlite3.Connection, message_id: str, number: int) -> bool:
 
 
 def round_of(db: sqlite3.Connection, message_id: str) -> int:
-    """Return the last round of a message that is over; 0 if none is known."""
-    row = db.execute("SELECT round FROM finished WHERE message_id = ?", (message_id,)).fetchone()
-    return int(row[0]) if row is not None else 0
+    """Return the round that a message is in, or was in last; 0 if none is known."""
+    (number,) = db.execute(
+        "SELECT max((SELECT coalesce(max(round), 0) FROM transit WHERE message_id = :m), "
+        "(SELECT coalesce(max(round), 0) FROM finished WHERE message_id = :m))",
+        {"m": message_id},
+    ).fetchone()
+    return int(number)
 
 
 def set_finished(db: sqlite3.Connection, message_id: str, number: int, times: Times) -> None:
@@ -437,12 +441,7 @@ def set_finished(db: sqlite3.Connection, message_id: str, number: int, times: Ti
 
 def _next_round(db: sqlite3.Connection, message_id: str, times: Times) -> int:
     """Return a round above all that this message has had."""
-    (last,) = db.execute(
-        "SELECT max((SELECT coalesce(max(round), 0) FROM transit WHERE message_id = :m), "
-        "(SELECT coalesce(max(round), 0) FROM finished WHERE message_id = :m))",
-        {"m": message_id},
-    ).fetchone()
-    return max(round(times.wall * 1e6), int(last) + 1)
+    return max(round(times.wall * 1e6), round_of(db, message_id) + 1)
 
 
 def _unlease(db: sqlite3.Connection, row: int) -> None:
