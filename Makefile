@@ -51,7 +51,7 @@ run: $(STAMP) ## Run the server (gRPC 127.0.0.1:50051, HTTP 127.0.0.1:9090)
 	@$(BIN)/liner-server serve
 
 test: $(STAMP) ## Run the tests
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: lint drift breaking types ## Lint, drift of generated code, contract breaks, types
 
