@@ -15,7 +15,7 @@ from liner_server.core.calibration import Calibration
 from liner_server.core.claims import Claim
 from liner_server.core.fields import number_text
 
-FIELDS = ("genre", "subgenres", "moods", "instruments", "energy", "danceability")
+FIELDS = ("genre", "moods", "instruments", "energy", "danceability")
 """Paths this module makes claims about."""
 
 SONG_GENRES: Mapping[str, tuple[str, ...]] = {
