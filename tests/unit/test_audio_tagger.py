@@ -54,6 +54,18 @@ def test_tags_follow_what_is_played() -> None:
     assert machine.energy > strings.energy
 
 
+@pytest.mark.parametrize("gain", [100.0, 1e6, 1e30])
+def test_a_signal_far_over_full_scale_is_heard_as_at_full_scale(gain: float) -> None:
+    """Files of floats may hold anything; a score that is no number would cost the whole answer."""
+    signal = played("drums")
+    loud = (signal / np.abs(signal).max()).astype(np.float32)
+
+    usual, over = impression_of(loud), impression_of((loud * gain).astype(np.float32))
+
+    assert np.isfinite(over.embedding).all()
+    np.testing.assert_allclose(over.songs, usual.songs, atol=0.01)
+
+
 @pytest.mark.parametrize("lufs", [None, -70.0, -28.0, -14.0, -8.0, 3.0])
 def test_energy_stays_in_its_range_and_grows_with_loudness(lufs: float | None) -> None:
     """Whatever the level measured, the answer is a share."""

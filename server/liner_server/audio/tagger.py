@@ -82,6 +82,8 @@ def patches_of(mono: Floats) -> Floats:
     room = len(mono) - _PATCH
     starts = [int(room * (index + 0.5) / count) for index in range(count)]
     pieces = np.stack([mono[start : start + _PATCH] for start in starts])
+    # Files of floats may go a hundred times over full scale, where the networks' half floats end.
+    pieces = pieces / max(1.0, float(np.abs(pieces).max()))
     levels = np.sqrt(np.mean(pieces**2, axis=1))
     pieces = pieces[levels > levels.max() * _SILENT] if levels.max() else pieces
     lower = soxr.resample(pieces.T, SAMPLE_RATE, musicnn.RATE_HZ, quality="MQ").T
