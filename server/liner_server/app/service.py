@@ -10,35 +10,16 @@ from contextlib import (
     asynccontextmanager,
     suppress,
 )
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import structlog
-from liner.v1 import enrichment_pb2
 
-from liner_server.audio.limits import Limits
-from liner_server.audio.pool import ListeningPool, PoolPolicy
-from liner_server.core.answers import AnswerCache
-from liner_server.core.calibration import Calibration
-from liner_server.core.enricher import Enricher
-from liner_server.core.experiment import Experiment
+from liner_server.app.parts import Parts, open_parts
 from liner_server.core.retry import RetryBudget
-from liner_server.core.router import Lanes, Router
-from liner_server.flags import FlagsFile
-from liner_server.listener import PoolListener
 from liner_server.logs import configure_logs
-from liner_server.models.embedded import EmbeddedProvider
-from liner_server.objects.local import LocalObjectStore
-from liner_server.ports import ObjectStore, ResultStore
-from liner_server.ports_queue import JobQueue
 from liner_server.queues.consumer import Consumer, ConsumerPolicy
-from liner_server.queues.sqlite import SqliteQueue
 from liner_server.queues.work import QueueWork
-from liner_server.recorder import StoreRecorder
-from liner_server.results.objects import ObjectResultStore
-from liner_server.results.sqlite import SqliteResultStore
-from liner_server.results_retention import ResultsRetention
 from liner_server.rpc import queue_checks, requests
 from liner_server.rpc.batch import BatchLimits, BatchRunner
 from liner_server.rpc.batch_records import BatchRecords
@@ -51,14 +32,11 @@ from liner_server.rpc.server import GrpcServer, watch_loop
 from liner_server.rpc.side_port import side_port
 from liner_server.rpc.storage import StorageServicer
 from liner_server.rpc.submit import SubmitDesk
-from liner_server.settings import QueueBackend, ResultsBackend, Settings, SettingsError
-from liner_server.telemetry import Telemetry
+from liner_server.settings import Settings, SettingsError
 
 if TYPE_CHECKING:
     # A second and 23 MB that only those who use Pub/Sub shall spend.
     from liner_server.queues.pubsub import PubSubQueue
-    from liner_server.queues.pubsub_setup import Part
-    from liner_server.queues.pubsub_wire import Names
     from liner_server.rpc.push import PushEndpoint
 
 _log = structlog.get_logger()
@@ -86,20 +64,6 @@ class App:
         await self._drain()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Parts:
-    """What every kind of process is made of."""
-
-    telemetry: Telemetry
-    objects: ObjectStore
-    results: ResultStore
-    queue: JobQueue
-    pubsub: "PubSubQueue | None"
-    """The queue, where it is one on Pub/Sub."""
-    flags: Callable[[], enrichment_pb2.FeatureFlags]
-    enricher: Enricher
-
-
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[App]:
     """Yield the service, serving; it is stopped and every part closed when the context ends.
@@ -113,7 +77,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         TokenAuthenticator.from_file(settings.tokens_file) if settings.tokens_file else None
     )
     async with AsyncExitStack() as stack:
-        parts = await _parts(settings, stack, serves=True)
+        parts = await open_parts(settings, stack, serves=True)
         enricher, telemetry = parts.enricher, parts.telemetry
         drain = timedelta(seconds=settings.drain_seconds)
         batches = BatchRunner(
@@ -189,7 +153,7 @@ async def working(settings: Settings) -> AsyncIterator[App]:
     async with AsyncExitStack() as stack:
         if not settings.workers:
             raise SettingsError("LINER_WORKERS: a worker needs 1 at least; it is 0")
-        parts = await _parts(settings, stack, serves=False)
+        parts = await open_parts(settings, stack, serves=False)
         work = await stack.enter_async_context(_work(settings, parts))
 
         async def stop() -> None:
@@ -199,127 +163,6 @@ async def working(settings: Settings) -> AsyncIterator[App]:
         app.http_address = await _side_port(settings, stack, app, parts)
         stack.push_async_callback(app.stop)
         yield app
-
-
-async def _parts(settings: Settings, stack: AsyncExitStack, *, serves: bool) -> _Parts:
-    """Open everything below the doors; the stack closes it in order."""
-    telemetry = Telemetry()
-    objects = await stack.enter_async_context(
-        LocalObjectStore(settings.data_dir / "objects", max_object_bytes=settings.max_object_bytes)
-    )
-    results = await stack.enter_async_context(_results(settings))
-    pubsub = None
-    if settings.queue is QueueBackend.PUBSUB:
-        pubsub = _pubsub(settings, results, serves=serves)
-    queue: SqliteQueue = pubsub or SqliteQueue(settings.data_dir / "queue.sqlite")
-    await stack.enter_async_context(queue)
-    recorder = await stack.enter_async_context(
-        StoreRecorder(
-            results,
-            observer=telemetry,
-            store_results=settings.store_results,
-            answers_kept=timedelta(days=settings.answer_cache_days),
-        )
-    )
-    await stack.enter_async_context(
-        ResultsRetention(
-            results,
-            results=timedelta(days=settings.results_days),
-            answers=timedelta(days=settings.answer_cache_days),
-        )
-    )
-    pool = await stack.enter_async_context(
-        ListeningPool(
-            policy=PoolPolicy(processes=settings.listening_processes),
-            limits=Limits(max_duration=timedelta(seconds=settings.max_audio_seconds)),
-        )
-    )
-    flags = await _flags(settings, stack)
-    calibration = _calibration(settings)
-    lanes = _lanes(settings, stack, calibration, telemetry)
-    router = Router(
-        primary=lanes.primary,
-        fallback=lanes.fallback,
-        experimental=lanes.experimental,
-        experiment=Experiment(
-            name=settings.experiment_name,
-            share=settings.experiment_share,
-            shadow=settings.experiment_shadow,
-        ),
-        flags=flags,
-        observer=telemetry,
-    )
-    stack.push_async_callback(router.close)
-    enricher = Enricher(
-        embedded=EmbeddedProvider(calibration),
-        router=router,
-        listener=PoolListener(
-            pool,
-            objects,
-            settings.data_dir / "scratch",
-            excerpts=settings.model_audio_windows,
-        ),
-        # Where nothing is to be known in memory, nothing is known from before either.
-        answers=AnswerCache(
-            settings.answer_cache_entries, recorder if settings.answer_cache_entries else None
-        ),
-        observer=telemetry,
-        recorder=recorder,
-    )
-    return _Parts(
-        telemetry=telemetry,
-        objects=objects,
-        results=results,
-        queue=queue,
-        pubsub=pubsub,
-        flags=flags,
-        enricher=enricher,
-    )
-
-
-def _pubsub(settings: Settings, results: ResultStore, *, serves: bool) -> "PubSubQueue":
-    """Return the queue on Pub/Sub; the process that serves keeps what all finished."""
-    from liner_server.queues.pubsub import PubSubQueue
-
-    return PubSubQueue(
-        settings.data_dir / "pubsub.sqlite",
-        _names(settings),
-        emulator=settings.pubsub_emulator_host,
-        pulls=settings.pubsub_push_audience is None,
-        takes_letters=serves,
-        results=results,
-        ordered=settings.pubsub_ordered,
-    )
-
-
-def _names(settings: Settings) -> "Names":
-    from liner_server.queues.pubsub_wire import Names
-
-    return Names(
-        project=settings.google_cloud_project or "",
-        topic=settings.pubsub_topic,
-        subscription=settings.pubsub_subscription,
-    )
-
-
-async def set_up_cloud(settings: Settings, *, dry_run: bool) -> "AsyncIterator[Part]":
-    """Make what the settings need in Google Cloud, and yield each part of it.
-
-    Raises:
-        SettingsError: no project is named.
-        LinerError: this account may not, or the service cannot be reached.
-
-    """
-    from liner_server.queues.pubsub_gateway import Gateway
-    from liner_server.queues.pubsub_setup import set_up
-
-    if not settings.google_cloud_project:
-        raise SettingsError("GOOGLE_CLOUD_PROJECT: must name a project; it is not set")
-    async with Gateway(emulator=settings.pubsub_emulator_host) as gateway:
-        async for part in set_up(
-            gateway, _names(settings), dry_run=dry_run, ordered=settings.pubsub_ordered
-        ):
-            yield part
 
 
 async def _push(
@@ -339,7 +182,7 @@ async def _push(
     )
 
 
-def _work(settings: Settings, parts: _Parts) -> QueueWork:
+def _work(settings: Settings, parts: Parts) -> QueueWork:
     """Return the work on the queue, without a consumer where the settings want none."""
     consumer = Consumer(
         queue=parts.queue,
@@ -361,7 +204,7 @@ def _work(settings: Settings, parts: _Parts) -> QueueWork:
     )
 
 
-async def _side_port(settings: Settings, stack: AsyncExitStack, app: App, parts: _Parts) -> str:
+async def _side_port(settings: Settings, stack: AsyncExitStack, app: App, parts: Parts) -> str:
     """Open the side port and return its address."""
     push = await _push(settings, stack, parts.pubsub, app)
     port = await stack.enter_async_context(
@@ -411,58 +254,6 @@ async def _until_asked(settings: Settings, process: AbstractAsyncContextManager[
         await asked.wait()
         _log.info("stopping", grace_seconds=settings.drain_seconds)
     _log.info("stopped")
-
-
-@asynccontextmanager
-async def _results(settings: Settings) -> AsyncIterator[ResultStore]:
-    """Open the store of results."""
-    if settings.results is ResultsBackend.SQLITE:
-        async with SqliteResultStore(settings.data_dir / "results.sqlite") as store:
-            yield store
-        return
-    # Objects that callers upload are elsewhere: nobody can put a result in by its name.
-    async with LocalObjectStore(settings.data_dir / "results") as objects:
-        yield ObjectResultStore(objects)
-
-
-async def _flags(
-    settings: Settings, stack: AsyncExitStack
-) -> Callable[[], enrichment_pb2.FeatureFlags]:
-    """Return what tells the flags in force now."""
-    stated = enrichment_pb2.FeatureFlags(
-        enable_experimental_model=settings.enable_experimental_model,
-        use_openai_fallback=settings.use_openai_fallback,
-        enable_batch_processing=settings.enable_batch_processing,
-    )
-    if settings.flags_file is None:
-        return lambda: stated
-    watched = await stack.enter_async_context(FlagsFile(settings.flags_file, stated))
-    return lambda: watched.current
-
-
-def _lanes(
-    settings: Settings, stack: AsyncExitStack, calibration: Calibration, telemetry: Telemetry
-) -> Lanes:
-    """Return the lanes to the models that the settings name."""
-    if not (settings.qwen2_endpoint or settings.openai_api_key or settings.experimental_endpoint):
-        return Lanes()
-    # The models' client costs 0.8 s of CPU to import and 30 MiB: only who uses it pays.
-    from liner_server.models.lanes import LanesFactory
-
-    return LanesFactory(
-        settings, calibration=calibration, observer=telemetry, used=telemetry.used
-    ).open(stack)
-
-
-def _calibration(settings: Settings) -> Calibration:
-    """The shipped tables, and those that were fitted on the operator's own results."""
-    try:
-        return Calibration.load(*filter(None, [settings.calibration_file]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SettingsError(
-            f"LINER_CALIBRATION_FILE: {settings.calibration_file} cannot be used "
-            f"({type(error).__name__}); `liner-server calibrate` writes one"
-        ) from error
 
 
 def _with_port(address: str, port: int) -> str:

@@ -1,0 +1,192 @@
+"""Everything below the doors, opened in order as the settings say."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from liner.v1 import enrichment_pb2
+
+from liner_server.app.cloud import names
+from liner_server.audio.limits import Limits
+from liner_server.audio.pool import ListeningPool, PoolPolicy
+from liner_server.core.answers import AnswerCache
+from liner_server.core.calibration import Calibration
+from liner_server.core.enricher import Enricher
+from liner_server.core.experiment import Experiment
+from liner_server.core.router import Lanes, Router
+from liner_server.flags import FlagsFile
+from liner_server.listener import PoolListener
+from liner_server.models.embedded import EmbeddedProvider
+from liner_server.objects.local import LocalObjectStore
+from liner_server.ports import ObjectStore, ResultStore
+from liner_server.ports_queue import JobQueue
+from liner_server.queues.sqlite import SqliteQueue
+from liner_server.recorder import StoreRecorder
+from liner_server.results.objects import ObjectResultStore
+from liner_server.results.sqlite import SqliteResultStore
+from liner_server.results_retention import ResultsRetention
+from liner_server.settings import QueueBackend, ResultsBackend, Settings, SettingsError
+from liner_server.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    # A second and 23 MB that only those who use Pub/Sub shall spend.
+    from liner_server.queues.pubsub import PubSubQueue
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What every kind of process is made of."""
+
+    telemetry: Telemetry
+    objects: ObjectStore
+    results: ResultStore
+    queue: JobQueue
+    pubsub: "PubSubQueue | None"
+    """The queue, where it is one on Pub/Sub."""
+    flags: Callable[[], enrichment_pb2.FeatureFlags]
+    enricher: Enricher
+
+
+async def open_parts(settings: Settings, stack: AsyncExitStack, *, serves: bool) -> Parts:
+    """Open everything below the doors; the stack closes it in order."""
+    telemetry = Telemetry()
+    objects = await stack.enter_async_context(
+        LocalObjectStore(settings.data_dir / "objects", max_object_bytes=settings.max_object_bytes)
+    )
+    results = await stack.enter_async_context(_results(settings))
+    pubsub = None
+    if settings.queue is QueueBackend.PUBSUB:
+        pubsub = _pubsub(settings, results, serves=serves)
+    queue: SqliteQueue = pubsub or SqliteQueue(settings.data_dir / "queue.sqlite")
+    await stack.enter_async_context(queue)
+    recorder = await stack.enter_async_context(
+        StoreRecorder(
+            results,
+            observer=telemetry,
+            store_results=settings.store_results,
+            answers_kept=timedelta(days=settings.answer_cache_days),
+        )
+    )
+    await stack.enter_async_context(
+        ResultsRetention(
+            results,
+            results=timedelta(days=settings.results_days),
+            answers=timedelta(days=settings.answer_cache_days),
+        )
+    )
+    pool = await stack.enter_async_context(
+        ListeningPool(
+            policy=PoolPolicy(processes=settings.listening_processes),
+            limits=Limits(max_duration=timedelta(seconds=settings.max_audio_seconds)),
+        )
+    )
+    flags = await _flags(settings, stack)
+    calibration = _calibration(settings)
+    lanes = _lanes(settings, stack, calibration, telemetry)
+    router = Router(
+        primary=lanes.primary,
+        fallback=lanes.fallback,
+        experimental=lanes.experimental,
+        experiment=Experiment(
+            name=settings.experiment_name,
+            share=settings.experiment_share,
+            shadow=settings.experiment_shadow,
+        ),
+        flags=flags,
+        observer=telemetry,
+    )
+    stack.push_async_callback(router.close)
+    enricher = Enricher(
+        embedded=EmbeddedProvider(calibration),
+        router=router,
+        listener=PoolListener(
+            pool,
+            objects,
+            settings.data_dir / "scratch",
+            excerpts=settings.model_audio_windows,
+        ),
+        # Where nothing is to be known in memory, nothing is known from before either.
+        answers=AnswerCache(
+            settings.answer_cache_entries, recorder if settings.answer_cache_entries else None
+        ),
+        observer=telemetry,
+        recorder=recorder,
+    )
+    return Parts(
+        telemetry=telemetry,
+        objects=objects,
+        results=results,
+        queue=queue,
+        pubsub=pubsub,
+        flags=flags,
+        enricher=enricher,
+    )
+
+
+def _pubsub(settings: Settings, results: ResultStore, *, serves: bool) -> "PubSubQueue":
+    """Return the queue on Pub/Sub; the process that serves keeps what all finished."""
+    from liner_server.queues.pubsub import PubSubQueue
+
+    return PubSubQueue(
+        settings.data_dir / "pubsub.sqlite",
+        names(settings),
+        emulator=settings.pubsub_emulator_host,
+        pulls=settings.pubsub_push_audience is None,
+        takes_letters=serves,
+        results=results,
+        ordered=settings.pubsub_ordered,
+    )
+
+
+@asynccontextmanager
+async def _results(settings: Settings) -> AsyncIterator[ResultStore]:
+    """Open the store of results."""
+    if settings.results is ResultsBackend.SQLITE:
+        async with SqliteResultStore(settings.data_dir / "results.sqlite") as store:
+            yield store
+        return
+    # Objects that callers upload are elsewhere: nobody can put a result in by its name.
+    async with LocalObjectStore(settings.data_dir / "results") as objects:
+        yield ObjectResultStore(objects)
+
+
+async def _flags(
+    settings: Settings, stack: AsyncExitStack
+) -> Callable[[], enrichment_pb2.FeatureFlags]:
+    """Return what tells the flags in force now."""
+    stated = enrichment_pb2.FeatureFlags(
+        enable_experimental_model=settings.enable_experimental_model,
+        use_openai_fallback=settings.use_openai_fallback,
+        enable_batch_processing=settings.enable_batch_processing,
+    )
+    if settings.flags_file is None:
+        return lambda: stated
+    watched = await stack.enter_async_context(FlagsFile(settings.flags_file, stated))
+    return lambda: watched.current
+
+
+def _lanes(
+    settings: Settings, stack: AsyncExitStack, calibration: Calibration, telemetry: Telemetry
+) -> Lanes:
+    """Return the lanes to the models that the settings name."""
+    if not (settings.qwen2_endpoint or settings.openai_api_key or settings.experimental_endpoint):
+        return Lanes()
+    # The models' client costs 0.8 s of CPU to import and 30 MiB: only who uses it pays.
+    from liner_server.models.lanes import LanesFactory
+
+    return LanesFactory(
+        settings, calibration=calibration, observer=telemetry, used=telemetry.used
+    ).open(stack)
+
+
+def _calibration(settings: Settings) -> Calibration:
+    """The shipped tables, and those that were fitted on the operator's own results."""
+    try:
+        return Calibration.load(*filter(None, [settings.calibration_file]))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SettingsError(
+            f"LINER_CALIBRATION_FILE: {settings.calibration_file} cannot be used "
+            f"({type(error).__name__}); `liner-server calibrate` writes one"
+        ) from error

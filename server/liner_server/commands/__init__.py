@@ -1,0 +1,1 @@
+"""The commands of `liner-server`; what is heavy is imported only by the command that needs it."""
