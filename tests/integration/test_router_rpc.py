@@ -14,6 +14,7 @@ import grpc
 import pytest
 from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.app import App
+from liner_server.evaluation import calibrate
 from liner_server.evaluation.encode import write
 from liner_server.evaluation.synth import Piece, render
 from support.asking import answering, recordings
@@ -120,6 +121,36 @@ async def test_fields_that_stay_weak_are_asked_of_the_fallback_and_no_others(
     assert (
         'ai_fallback_total{fallback="openai",primary="qwen2",reason="LOW_CONFIDENCE"} 1' in exported
     )
+
+
+async def test_what_models_scored_is_stored_so_that_reviews_can_calibrate_them(
+    tmp_path: Path,
+) -> None:
+    """Reviews say which answers were right, the stored scores say how sure the models were of
+    them: together they are all that `liner-server calibrate` asks for.
+    """
+    async with world(tmp_path, answering(genre="Jazz"), answering(genre="Rock")) as here:
+        stubs = here.stubs.enrichment
+        answer = await stubs.EnrichMetadata(request_for("genre", min_confidence=0.55))
+        name = answer.processing.enrichment_id
+
+        async def stored() -> bool:
+            listed = await stubs.ListEnrichments(enrichment_pb2.ListEnrichmentsRequest())
+            return [one.enrichment_id for one in listed.enrichments] == [name]
+
+        await eventually(stored)
+        reply = await stubs.GetEnrichment(enrichment_pb2.GetEnrichmentRequest(enrichment_id=name))
+
+    kept = by_field(reply.enrichment.answer)["genre"].model_scores
+    assert kept == by_field(answer)["genre"].model_scores
+    assert [(one.model, one.value) for one in kept] == [
+        ("qwen2:Qwen/Qwen2-Audio-7B-Instruct", "Jazz"),
+        ("openai:gpt-4.1-mini", "Rock"),
+    ]
+    table = tmp_path / "judged.csv"
+    rows = [f"genre,{s.model},{s.prompt_version},{s.score},{int(s.value == 'Rock')}" for s in kept]
+    table.write_text("\n".join(["field,model,prompt_version,score,right", *rows]))
+    assert [row.right for row in calibrate.read(table.read_bytes())] == [False, True]
 
 
 async def test_what_no_model_can_tell_of_a_track_is_asked_of_none(tmp_path: Path) -> None:

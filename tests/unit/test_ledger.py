@@ -1,5 +1,6 @@
 """The ledger: which value wins, how sure it is, and what may be overwritten."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -331,3 +332,23 @@ def test_the_published_policy_is_the_one_in_force():
     written = Path(__file__).parents[2] / "docs" / "policy.md"
 
     assert written.read_text(encoding="utf-8") == page()
+
+
+def test_the_scores_of_every_model_are_kept_and_weigh_nothing():
+    """Also that of the value which lost: a calibration needs the wrong answers above all."""
+    scores = [
+        track_pb2.ModelScore(model=model, prompt_version="p", value=value, score=score)
+        for model, value, score in (("a:m", "Jazz", 0.99), ("b:m", "Rock", 0.2))
+    ]
+    claims = [
+        claim("genre", "Jazz", MODEL, 0.4, UNCALIBRATED),
+        claim("genre", "Rock", MODEL, 0.5, UNCALIBRATED),
+    ]
+    kept = [replace(c, score=s) for c, s in zip(claims, scores, strict=True)]
+
+    _, without = decide(track_pb2.Track(title="A"), claims)
+    _, results = decide(track_pb2.Track(title="A"), kept)
+
+    assert list(results["genre"].model_scores) == scores
+    results["genre"].ClearField("model_scores")
+    assert results == without

@@ -390,7 +390,7 @@ def test_a_label_is_as_probable_as_it_is_among_the_labels(
     [found] = scored(content, laid, "genre").by_id["r1"]
 
     assert found.score == pytest.approx(score)
-    assert found.features["logprobs"] == 1.0
+    assert found.from_logprobs
 
 
 def test_rivals_are_told_with_their_share() -> None:
@@ -491,7 +491,7 @@ def test_tokens_that_are_not_the_answers_count_for_nothing(
     [found] = scored(answers(r1=answer({"genre": "Jazz"})), laid, "genre").by_id["r1"]
 
     assert found.score == DEFAULT_SCORE
-    assert found.features["logprobs"] == 0.0
+    assert not found.from_logprobs
 
 
 _CONTENT = answers(r1=answer({"genre": "Jazz", "moods": ["Calm", "Dark"], "title": "Blue Hour"}))
@@ -562,7 +562,7 @@ def test_the_stated_confidence_is_a_feature_and_not_the_score() -> None:
 
     [found] = parse(ChatReply(content=content), {"r1": ask()}, frozenset({"genre"})).by_id["r1"]
 
-    assert (found.score, found.features["stated"]) == (DEFAULT_SCORE, 1.0)
+    assert (found.score, found.stated) == (DEFAULT_SCORE, 1.0)
 
 
 @given(
@@ -576,23 +576,43 @@ def test_a_claim_is_capped_and_leaves_room_for_its_rivals(
     rivals = tuple(zip(GENRES[1:], shares, strict=False))
     found = FieldAnswer(path="genre", value=GENRES[0], score=score, others=rivals)
 
-    [claim] = claims([found], model="m", calibration=Calibration({}), source="m:p", reason="judged")
+    [claim] = claims([found], provider="p", model="m", calibration=Calibration({}), reason="judged")
 
     assert claim.confidence == min(score, 0.6)
     assert claim.basis == track_pb2.CONFIDENCE_BASIS_UNCALIBRATED
     assert claim.confidence + sum(share for _, share in claim.others) <= 1 + 1e-9
 
 
+def test_a_claim_keeps_the_score_that_its_model_gave() -> None:
+    """Capped or calibrated, the raw score is what a calibration is fitted on."""
+    found = FieldAnswer(path="genre", value=GENRES[0], score=0.97, stated=0.4, from_logprobs=True)
+
+    [claim] = claims(
+        [found], provider="qwen2", model="some/model", calibration=Calibration({}), reason="judged"
+    )
+
+    assert claim.confidence == 0.6
+    assert claim.score == track_pb2.ModelScore(
+        model="qwen2:some/model",
+        prompt_version=prompt.PROMPT_VERSION,
+        value=GENRES[0],
+        score=0.97,
+        from_logprobs=True,
+        stated=0.4,
+    )
+
+
 def test_what_a_model_cannot_tell_is_a_claim_without_a_value() -> None:
     """The doubt is shown to an editor; no vote is cast."""
     [claim] = claims(
         [only("genre", "Unknown")],
-        model="qwen2",
+        provider="qwen2",
+        model="some/model",
         calibration=Calibration({}),
-        source="q",
         reason="judged",
     )
 
+    assert claim.score is None
     assert (claim.value, claim.confidence, claim.reason) == ("", 0.0, "qwen2: could not tell")
 
 

@@ -672,6 +672,7 @@ class FieldResult(_message.Message):
     ALTERNATIVES_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     GIVEN_VALUE_FIELD_NUMBER: _builtins.int
+    MODEL_SCORES_FIELD_NUMBER: _builtins.int
     field: _builtins.str
     """Path in Track: "bpm", "artists", "properties.duration"."""
     value: _builtins.str
@@ -701,6 +702,13 @@ class FieldResult(_message.Message):
     def alternatives(self) -> _containers.RepeatedCompositeFieldContainer[Global___Alternative]:
         """Other values that were claimed, most probable first. At most 8."""
 
+    @_builtins.property
+    def model_scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelScore]:
+        """What each model that named a value scored it itself, in the order they were asked, those whose
+        value lost included. Stored with the enrichment, so that reviews can show which share of such
+        scores is right: `liner-server calibrate` is fitted on that. Output only.
+        """
+
     def __init__(
         self,
         *,
@@ -715,10 +723,11 @@ class FieldResult(_message.Message):
         alternatives: _abc.Iterable[Global___Alternative] | None = ...,
         reason: _builtins.str = ...,
         given_value: _builtins.str | None = ...,
+        model_scores: _abc.Iterable[Global___ModelScore] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_given_value", b"_given_value", "_model", b"_model", "given_value", b"given_value", "model", b"model"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_given_value", b"_given_value", "_model", b"_model", "agreed_by", b"agreed_by", "alternatives", b"alternatives", "confidence", b"confidence", "confidence_basis", b"confidence_basis", "decision", b"decision", "field", b"field", "given_value", b"given_value", "model", b"model", "reason", b"reason", "source", b"source", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_given_value", b"_given_value", "_model", b"_model", "agreed_by", b"agreed_by", "alternatives", b"alternatives", "confidence", b"confidence", "confidence_basis", b"confidence_basis", "decision", b"decision", "field", b"field", "given_value", b"given_value", "model", b"model", "model_scores", b"model_scores", "reason", b"reason", "source", b"source", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__given_value: _TypeAlias = _typing.Literal["given_value"]  # noqa: Y015
     _WhichOneofArgType__given_value: _TypeAlias = _typing.Literal["_given_value", b"_given_value"]  # noqa: Y015
@@ -730,6 +739,54 @@ class FieldResult(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__model) -> _WhichOneofReturnType__model | None: ...
 
 Global___FieldResult: _TypeAlias = FieldResult  # noqa: Y015
+
+@_typing.final
+class ModelScore(_message.Message):
+    """One model's own score of the value it named for a field: raw, before calibration and caps. It
+    ranks answers of that model with each other and is no probability of being right.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    PROMPT_VERSION_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    FROM_LOGPROBS_FIELD_NUMBER: _builtins.int
+    STATED_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Provider and model, as `liner-server calibrate` wants them:
+    "qwen2:Qwen/Qwen2-Audio-7B-Instruct". The provider is what comes before the first colon.
+    """
+    prompt_version: _builtins.str
+    """Version of the prompt it answered."""
+    value: _builtins.str
+    """The value it named, in the field's canonical text form."""
+    score: _builtins.float
+    """In [0, 1]. From the log-probabilities of the value's tokens among the values it could have
+    named; 0.5 where from_logprobs is false.
+    """
+    from_logprobs: _builtins.bool
+    """Whether its endpoint gave log-probabilities for this answer."""
+    stated: _builtins.float
+    """The confidence it stated in words, in [0, 1]. Never believed: a feature to calibrate with."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        prompt_version: _builtins.str = ...,
+        value: _builtins.str = ...,
+        score: _builtins.float = ...,
+        from_logprobs: _builtins.bool = ...,
+        stated: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["from_logprobs", b"from_logprobs", "model", b"model", "prompt_version", b"prompt_version", "score", b"score", "stated", b"stated", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelScore: _TypeAlias = ModelScore  # noqa: Y015
 
 @_typing.final
 class Alternative(_message.Message):

@@ -30,6 +30,9 @@ class Claim:
     reason: str = ""
     """Why, or why not, in words an editor understands."""
 
+    score: track_pb2.ModelScore | None = None
+    """What a model scored the value itself, to be kept with the result; never weighed."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProviderAnswer:

@@ -212,7 +212,9 @@ def _bounded(confidence: float, claims: Sequence[Claim], *, alone: bool) -> tupl
 def _decide(field: Field, claims: Sequence[Claim], policy: Policy) -> track_pb2.FieldResult:
     candidates = _weigh(field, claims)
     given = next((c for c in claims if c.source == track_pb2.SOURCE_GIVEN), None)
-    result = track_pb2.FieldResult(field=field.path)
+    result = track_pb2.FieldResult(
+        field=field.path, model_scores=[c.score for c in claims if c.score is not None]
+    )
     if given is not None:
         result.given_value = given.value
     best = candidates[0] if candidates else None

@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from liner.v1 import track_pb2
@@ -30,6 +30,7 @@ from liner_server.models.prompt import (
     LISTS,
     MOST_ENTRIES,
     NUMBERS,
+    PROMPT_VERSION,
     ROLES,
     UNKNOWN,
     clean,
@@ -70,7 +71,10 @@ class FieldAnswer:
     others: tuple[tuple[str, float], ...] = ()
     """Other values it might have given, and how probable it found them."""
 
-    features: Mapping[str, float] = field(default_factory=dict)
+    stated: float = 0.0
+    """The confidence the model stated."""
+
+    from_logprobs: bool = False
     doubt: str = ""
     """Why there is no value."""
 
@@ -127,17 +131,22 @@ def parse(reply: ChatReply, questions: Mapping[str, Question], fields: frozenset
 def claims(
     answers: Sequence[FieldAnswer],
     *,
+    provider: str,
     model: str,
     calibration: Calibration,
-    source: str,
     reason: str,
 ) -> list[Claim]:
-    """Return checked answers as claims; `source` names the calibration table's curves."""
-    return [_claim(answer, model, calibration, source, reason) for answer in answers]
+    """Return checked answers as claims of `provider`, whose `model` was asked."""
+    return [_claim(answer, provider, model, calibration, reason) for answer in answers]
+
+
+def calibration_source(provider: str, model: str) -> str:
+    """Return the source under which a model's scores are fitted: provider, model and prompt."""
+    return f"{provider}:{model}:{PROMPT_VERSION}"
 
 
 def _claim(
-    answer: FieldAnswer, model: str, calibration: Calibration, source: str, reason: str
+    answer: FieldAnswer, provider: str, model: str, calibration: Calibration, reason: str
 ) -> Claim:
     if not answer.value:
         return Claim(
@@ -146,10 +155,12 @@ def _claim(
             source=track_pb2.SOURCE_MODEL,
             confidence=0.0,
             basis=track_pb2.CONFIDENCE_BASIS_UNSPECIFIED,
-            model=model,
-            reason=f"{model}: {answer.doubt}",
+            model=provider,
+            reason=f"{provider}: {answer.doubt}",
         )
-    fitted = calibration.calibrated(answer.path, source, answer.score, answer.features)
+    features = {"stated": answer.stated, "logprobs": float(answer.from_logprobs)}
+    source = calibration_source(provider, model)
+    fitted = calibration.calibrated(answer.path, source, answer.score, features)
     total = sum(probability for _, probability in answer.others)
     room = 1 - fitted.probability
     scale = min(1.0, room / total) if total else 0.0
@@ -160,8 +171,16 @@ def _claim(
         confidence=fitted.probability,
         basis=fitted.basis,
         others=tuple((value, probability * scale) for value, probability in answer.others),
-        model=model,
+        model=provider,
         reason=reason,
+        score=track_pb2.ModelScore(
+            model=f"{provider}:{model}",
+            prompt_version=PROMPT_VERSION,
+            value=answer.value,
+            score=answer.score,
+            from_logprobs=answer.from_logprobs,
+            stated=answer.stated,
+        ),
     )
 
 
@@ -191,8 +210,9 @@ class _Reader:
             found = self._artists(value)
         else:
             found = self._text(path, value)
-        known = float(bool(self._likelihood))
-        return replace(found, features={"stated": stated, "logprobs": known})
+        # A number's tokens are not read: near misses are as right as the number itself.
+        scored = bool(self._likelihood) and path not in NUMBERS
+        return replace(found, stated=stated, from_logprobs=scored)
 
     def _choice(self, path: str, value: object) -> FieldAnswer:
         labels = (*CHOICES[path], UNKNOWN)

@@ -18,7 +18,13 @@ from liner_server.core.claims import ProviderAnswer
 from liner_server.core.costs import Prices, Spent
 from liner_server.errors import DeadlineError, LinerError, ProviderError
 from liner_server.models import prompt, windows
-from liner_server.models.answer import FieldAnswer, InvalidAnswerError, claims, parse
+from liner_server.models.answer import (
+    FieldAnswer,
+    InvalidAnswerError,
+    calibration_source,
+    claims,
+    parse,
+)
 from liner_server.models.chat import Chat, ChatCall, ChatReply, Endpoint, estimated_tokens
 from liner_server.models.faults import refused
 from liner_server.models.packing import packs
@@ -117,7 +123,7 @@ class ChatProvider:
 
     def calibration_source(self, *, heard: bool) -> str:
         """Return the source under which its scores are fitted: provider, model and prompt."""
-        return f"{self.name}:{self._model(heard=heard)}:{prompt.PROMPT_VERSION}"
+        return calibration_source(self.name, self._model(heard=heard))
 
     def answerable(self, question: Question) -> frozenset[str]:
         """Return the fields wanted of which the data can tell."""
@@ -336,9 +342,9 @@ class ChatProvider:
         return ProviderAnswer(
             claims=claims(
                 found,
-                model=self.name,
+                provider=self.name,
+                model=self._model(heard=heard),
                 calibration=self._calibration,
-                source=self.calibration_source(heard=heard),
                 reason=f"judged from the metadata{sound}",
             ),
             model_version=self.version,
