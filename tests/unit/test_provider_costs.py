@@ -111,6 +111,17 @@ def test_a_clock_that_goes_back_gives_no_money_again() -> None:
     assert (earlier, day.allows(), day.spent) == (False, False, 1)
 
 
+def test_the_share_that_is_spent_tells_the_operator_in_time() -> None:
+    """An alert at four fifths needs the share, on a new day from nothing again."""
+    day, clock = budget("2.00")
+    day.spend(Decimal("1.70"))
+    share = day.spent_share
+    clock.now = NOON + timedelta(days=1)
+
+    assert (share, day.spent_share) == (0.85, 0)
+    assert budget(None)[0].spent_share == 0
+
+
 @given(costs=st.lists(st.decimals("0.001", "0.5", places=3), max_size=60))
 def test_whoever_asks_first_never_overspends(costs: list[Decimal]) -> None:
     """As long as estimates are not too low, the limit holds to the cent."""

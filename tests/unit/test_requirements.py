@@ -54,6 +54,6 @@ def test_every_declared_dependency_is_locked() -> None:
     ]
     names = {_normal(re.split(r"[^\w.-]", requirement)[0]) for requirement in declared}
 
-    locked = {name for name, _ in _pins("dev.txt") | _pins("weights.txt")}
+    locked = {name for lock in _LOCKS for name, _ in _pins(lock.name)}
 
     assert names - {"liner"} - locked == set()

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from liner.v1 import enrichment_pb2
@@ -12,9 +13,11 @@ from liner_server.app.cloud import names
 from liner_server.audio.limits import Limits
 from liner_server.audio.pool import ListeningPool, PoolPolicy
 from liner_server.core.answers import AnswerCache
+from liner_server.core.breaker import BreakerState
 from liner_server.core.calibration import Calibration
 from liner_server.core.enricher import Enricher
 from liner_server.core.experiment import Experiment
+from liner_server.core.lane import Lane
 from liner_server.core.router import Lanes, Router
 from liner_server.flags import FlagsFile
 from liner_server.listener import PoolListener
@@ -52,6 +55,7 @@ class Parts:
 async def open_parts(settings: Settings, stack: AsyncExitStack, *, serves: bool) -> Parts:
     """Open everything below the doors; the stack closes it in order."""
     telemetry = Telemetry()
+    telemetry.watch_disk(settings.data_dir)
     objects = await stack.enter_async_context(
         LocalObjectStore(settings.data_dir / "objects", max_object_bytes=settings.max_object_bytes)
     )
@@ -176,9 +180,24 @@ def _lanes(
     # The models' client costs 0.8 s of CPU to import and 30 MiB: only who uses it pays.
     from liner_server.models.lanes import LanesFactory
 
-    return LanesFactory(
+    factory = LanesFactory(
         settings, calibration=calibration, observer=telemetry, used=telemetry.used
-    ).open(stack)
+    )
+    lanes = factory.open(stack)
+    telemetry.watch_models(
+        {
+            lane.name: partial(_is_open, lane)
+            for lane in (lanes.primary, lanes.fallback, lanes.experimental)
+            if lane is not None
+        },
+        lambda: factory.budget_spent,
+    )
+    return lanes
+
+
+def _is_open(lane: Lane) -> bool:
+    """Whether calls to a model are refused, or let through one at a time only."""
+    return lane.state is not BreakerState.CLOSED
 
 
 def _calibration(settings: Settings) -> Calibration:

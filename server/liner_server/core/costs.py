@@ -74,6 +74,14 @@ class DailyBudget:
         return self._spent
 
     @property
+    def spent_share(self) -> float:
+        """Part of the day's limit that is spent, more than 1 if a call cost more than was
+        reckoned; 0 without a limit. Only reads, so another thread may ask."""
+        if not self._limit or self._clock().astimezone(UTC).date() > self._day:
+            return 0.0
+        return float(self._spent / self._limit)
+
+    @property
     def limited(self) -> bool:
         """Whether there is a limit at all: without one no call needs an estimate."""
         return self._limit is not None

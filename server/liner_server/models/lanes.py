@@ -56,6 +56,11 @@ class LanesFactory:
             }
         )
 
+    @property
+    def budget_spent(self) -> float:
+        """Part of the day's budget that is spent; 0 without a budget."""
+        return self._budget.spent_share
+
     def open(self, stack: AsyncExitStack) -> Lanes:
         """Return the lanes; their connections and probes end with the stack."""
         return Lanes(
