@@ -25,6 +25,7 @@ from typing import Any, NoReturn
 import openai
 import uvloop
 from liner.v1 import enrichment_pb2, track_pb2
+from liner_server.collector import settle_collector
 from liner_server.context import Principal, RequestContext
 from liner_server.core.answers import AnswerCache
 from liner_server.core.breaker import BreakerState
@@ -475,7 +476,8 @@ async def _steady(work: Work, *, callers: int, seconds: float = 3.0) -> _Cost:
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:
-    """Run on the loop that the server runs on."""
+    """Run on the loop that the server runs on, with the collector as the server sets it."""
+    settle_collector()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(work)
 

@@ -21,8 +21,8 @@ from liner_server.context import Principal, RequestContext
 from liner_server.core.calibration import Calibration
 from liner_server.core.costs import Prices, Spent
 from liner_server.core.retry import RetryBudget
-from liner_server.models.chat import Endpoint
 from liner_server.models.provider import ChatProvider, ModelSettings
+from liner_server.models.transport import Endpoint
 from liner_server.ports import Question
 
 from support.scripted_model import Reply, says

@@ -14,9 +14,9 @@ from liner_server.core.calibration import Calibration
 from liner_server.core.costs import Prices
 from liner_server.evaluation import calibrate
 from liner_server.evaluation.calibrate import ResultsError
-from liner_server.models.chat import Endpoint
 from liner_server.models.prompt import PROMPT_VERSION
 from liner_server.models.provider import ChatProvider, ModelSettings
+from liner_server.models.transport import Endpoint
 from typer.testing import CliRunner
 
 MODEL = "qwen2:some/model:7b"

@@ -181,7 +181,7 @@ def test_a_prompt_is_bounded_whatever_a_track_holds() -> None:
 @pytest.mark.parametrize("count", [1, 8])
 def test_the_schema_is_strict_everywhere(count: int) -> None:
     """OpenAI refuses a strict schema that leaves a key optional or allows another."""
-    schema = prompt.response_format(EVERYTHING, count)["json_schema"]["schema"]
+    schema = json.loads(prompt.response_format(EVERYTHING, count))["json_schema"]["schema"]
 
     objects = list(_objects(schema))
     assert len(objects) > len(EVERYTHING)
@@ -200,7 +200,7 @@ def _objects(schema: Any) -> Any:
 
 def test_the_schema_holds_the_ids_the_fields_and_the_vocabularies_and_no_more() -> None:
     """What a server enforces need not be repaired."""
-    form = prompt.response_format(frozenset({"genre", "moods"}), 2)
+    form = json.loads(prompt.response_format(frozenset({"genre", "moods"}), 2))
     answer = form["json_schema"]["schema"]["properties"]["answers"]["items"]["properties"]
     fields = answer["fields"]["properties"]
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from liner_server.app.parts import Parts, open_parts
+from liner_server.collector import settle_collector
 from liner_server.core.retry import RetryBudget
 from liner_server.logs import configure_logs
 from liner_server.queues.consumer import Consumer, ConsumerPolicy
@@ -250,6 +251,7 @@ async def _until_asked(settings: Settings, process: AbstractAsyncContextManager[
         sys.stdout.write(f"{name} ready {grpc}http={app.http_address}\n")
         with suppress(BrokenPipeError):
             sys.stdout.flush()
+        settle_collector()
         _log.info("serving", grpc=app.grpc_address, http=app.http_address)
         await asked.wait()
         _log.info("stopping", grace_seconds=settings.drain_seconds)

@@ -7,10 +7,11 @@ second request, and from then on if that one is taken.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, TypeGuard
 
 import httpx2
@@ -18,47 +19,21 @@ import openai
 
 from liner_server.errors import DeadlineError, ProviderError
 from liner_server.models import strict
-from liner_server.models.faults import (
-    AnswerTooLargeError,
-    BadEncodingError,
-    failed,
-    from_client,
-    refused,
-)
+from liner_server.models.faults import failed, from_client, refused
+from liner_server.models.transport import CappedClient, Endpoint
 from liner_server.models.windows import BYTES_A_TOKEN
 
-_HEADERS = frozenset({"host", "content-type", "content-length", "accept", "user-agent"})
-"""What is sent. The client adds more from the environment: another account's organization, or
-whatever OPENAI_CUSTOM_HEADERS holds, which is not for every endpoint to see."""
-
-_ENCODINGS = frozenset({"", "identity", "gzip", "deflate"})
-"""One layer at most: layers of packing unpack to nothing at all, with any amount of work."""
-
-_ERROR_BYTES = 64 << 10
-"""What is read of an error's body: enough for its code."""
+_PLAIN = openai.RequestOptions(
+    headers={},
+    params={},
+    max_retries=0,
+    timeout=None,
+    security={"bearer_auth": True},
+)
+"""Said outright: what the client has to assume it copies for every call."""
 
 _MOST_TOKENS = 1_000_000_000
 _MOST_PLACES = 20_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class Endpoint:
-    """Where a model is asked, and how much of its time and bytes a call may take."""
-
-    provider: str
-    """Name in errors: "qwen2", "openai"."""
-
-    base_url: str
-    """With the version: "http://127.0.0.1:8000/v1"."""
-
-    api_key: str = field(default="", repr=False)
-    """Sent as a bearer token; empty for an endpoint that wants none."""
-
-    connect_timeout: timedelta = timedelta(seconds=5)
-    max_reply_bytes: int = 1 << 20
-    """Unpacked. A reply that goes on is cut off and refused."""
-
-    max_connections: int = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +43,8 @@ class ChatCall:
     model: str
     messages: Sequence[Mapping[str, Any]]
     max_tokens: int
-    response_format: Mapping[str, Any] | None = None
-    """Strict JSON schema, built once for all calls that want the same."""
+    response_format: str = ""
+    """Strict JSON schema as JSON, written once for all calls that want the same."""
 
     top_logprobs: int = 0
     """Rivals whose log-probabilities are asked for at each token; 0 asks for none."""
@@ -135,13 +110,14 @@ class Chat:
         self._endpoint = endpoint
         self._meter = meter
         self._dialects: dict[str, _Dialect] = {}
+        # Whole, since the client puts a relative one together anew for every call.
+        self._completions = f"{endpoint.base_url.rstrip('/')}/chat/completions"
         self._client = openai.AsyncOpenAI(
             base_url=endpoint.base_url,
-            # The client refuses an empty one; `_CappedClient` sends what is really set.
+            # The client refuses an empty one; `CappedClient` sends what is really set.
             api_key=endpoint.api_key or "none",
             max_retries=0,
-            timeout=httpx2.Timeout(None, connect=endpoint.connect_timeout.total_seconds()),
-            http_client=_CappedClient(endpoint),
+            http_client=CappedClient(endpoint),
         )
 
     async def complete(self, call: ChatCall, *, deadline: float) -> ChatReply:
@@ -192,18 +168,26 @@ class Chat:
         await self._client.close()
 
     async def _post(self, call: ChatCall, dialect: _Dialect) -> httpx2.Response:
-        body: dict[str, Any] = {
-            "model": call.model,
-            "messages": call.messages,
-            dialect.limit: call.max_tokens,
-        }
+        # Put together from texts: what every call says alike is written as JSON once.
+        parts = [
+            f'"model":{_json(call.model)}',
+            f'"messages":[{",".join(map(_message, call.messages))}]',
+            f'"{dialect.limit}":{call.max_tokens}',
+        ]
         if dialect.temperature:
-            body["temperature"] = 0
+            parts.append('"temperature":0')
         if dialect.schema and call.response_format:
-            body["response_format"] = call.response_format
+            parts.append(f'"response_format":{call.response_format}')
         if call.top_logprobs and dialect.logprobs:
-            body |= {"logprobs": True, "top_logprobs": call.top_logprobs}
-        return await self._client.post("/chat/completions", body=body, cast_to=httpx2.Response)
+            parts.append(f'"logprobs":true,"top_logprobs":{call.top_logprobs}')
+        # The client's `create` would walk through all of it and build the reply's whole tree of
+        # models: twice the work of the call.
+        return await self._client.post(
+            self._completions,
+            content=f"{{{','.join(parts)}}}".encode("utf-8", "replace"),
+            cast_to=httpx2.Response,
+            options=_PLAIN,
+        )
 
     def _read(self, response: httpx2.Response, call: ChatCall) -> ChatReply:
         """Return the answer in a reply, every part of it checked."""
@@ -241,6 +225,20 @@ class Chat:
         return failed(self._endpoint.provider, "MODEL_REPLY_BROKEN", what)
 
 
+def _message(message: Mapping[str, Any]) -> str:
+    """Return a message as JSON; the instructions, which never change, are kept so."""
+    content = message["content"]
+    written = _instructions if message["role"] == "system" else _json
+    return f'{{"role":"{message["role"]}","content":{written(content)}}}'
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+_instructions = lru_cache(maxsize=16)(_json)
+
+
 @asynccontextmanager
 async def _until(deadline: float, provider: str) -> AsyncIterator[None]:
     """End what is inside at a deadline, and say so in our own words."""
@@ -254,58 +252,6 @@ async def _until(deadline: float, provider: str) -> AsyncIterator[None]:
             yield
     except TimeoutError:
         raise error from None
-
-
-class _CappedClient(openai.DefaultAioHttpClient):
-    """Reads no reply beyond its limit, and sends no header but those it must.
-
-    Redirects are not followed: an endpoint does not choose where the key and the prompt go.
-    """
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        most = endpoint.max_connections
-        super().__init__(
-            follow_redirects=False,
-            limits=httpx2.Limits(max_connections=most, max_keepalive_connections=most),
-        )
-        self._most = endpoint.max_reply_bytes
-        self._key = endpoint.api_key
-
-    async def send(
-        self, request: httpx2.Request, *, stream: bool = False, **options: Any
-    ) -> httpx2.Response:
-        kept = {name: value for name, value in request.headers.items() if name in _HEADERS}
-        # Answers are small: packing them would only cost time on both sides.
-        kept["accept-encoding"] = "identity"
-        if self._key:
-            kept["authorization"] = f"Bearer {self._key}"
-        request.headers = httpx2.Headers(kept)
-        response = await super().send(request, stream=True, **options)
-        try:
-            body = await self._body(response)
-        finally:
-            await response.aclose()
-        packing = ("content-encoding", "content-length", "transfer-encoding")
-        headers = [(n, v) for n, v in response.headers.multi_items() if n.lower() not in packing]
-        return httpx2.Response(response.status_code, headers=headers, content=body, request=request)
-
-    async def _body(self, response: httpx2.Response) -> bytes:
-        failure = response.status_code >= 300
-        most = min(self._most, _ERROR_BYTES) if failure else self._most
-        if response.headers.get("content-encoding", "").strip().lower() not in _ENCODINGS:
-            raise BadEncodingError
-        stated = response.headers.get("content-length", "")
-        if not failure and stated.isdecimal() and (len(stated) > 15 or int(stated) > most):
-            raise AnswerTooLargeError
-        body = bytearray()
-        # The client unpacks at most a mebibyte at a time, so a bomb is noticed at its first piece.
-        async for part in response.aiter_bytes():
-            body += part
-            if len(body) > most:
-                if not failure:
-                    raise AnswerTooLargeError
-                break
-        return bytes(body[:most])
 
 
 def _usage(usage: object, call: ChatCall, said: str) -> tuple[int, int]:

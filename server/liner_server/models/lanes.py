@@ -18,10 +18,10 @@ from liner_server.core.lane import Guard, Lane, LaneObserver
 from liner_server.core.rates import Places, RateLimit
 from liner_server.core.retry import Backoff, RetryBudget
 from liner_server.core.router import Lanes
-from liner_server.models.chat import Endpoint
 from liner_server.models.openai import openai_provider
 from liner_server.models.provider import ChatProvider, ModelSettings
 from liner_server.models.qwen2 import qwen2_provider
+from liner_server.models.transport import Endpoint
 from liner_server.settings import Settings
 
 _log = structlog.get_logger()

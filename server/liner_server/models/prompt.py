@@ -230,8 +230,8 @@ def ids(count: int) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=512)
-def response_format(fields: frozenset[str], count: int) -> Mapping[str, Any]:
-    """Return the strict JSON schema of the answer about so many recordings.
+def response_format(fields: frozenset[str], count: int) -> str:
+    """Return the strict JSON schema of the answer about so many recordings, as JSON.
 
     Ranges and lengths are left out: not every server knows them, and one that does not refuses
     the request. `answer` checks them all.
@@ -242,7 +242,7 @@ def response_format(fields: frozenset[str], count: int) -> Mapping[str, Any]:
     }
     schema = _object({"answers": {"type": "array", "items": _object(answer)}})
     name = {"name": "liner_answers", "strict": True, "schema": schema}
-    return {"type": "json_schema", "json_schema": name}
+    return json.dumps({"type": "json_schema", "json_schema": name}, separators=(",", ":"))
 
 
 def messages(

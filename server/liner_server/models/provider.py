@@ -25,9 +25,10 @@ from liner_server.models.answer import (
     claims,
     parse,
 )
-from liner_server.models.chat import Chat, ChatCall, ChatReply, Endpoint, estimated_tokens
+from liner_server.models.chat import Chat, ChatCall, ChatReply, estimated_tokens
 from liner_server.models.faults import refused
 from liner_server.models.packing import packs
+from liner_server.models.transport import Endpoint
 from liner_server.ports import Question
 
 _RIVAL_BYTES = 90

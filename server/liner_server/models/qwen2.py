@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 from liner_server.core.calibration import Calibration
 from liner_server.core.costs import Prices, Spent
-from liner_server.models.chat import Endpoint
 from liner_server.models.provider import ChatProvider, ModelSettings
+from liner_server.models.transport import Endpoint
 
 NAME = "qwen2"
 DEFAULT_MODEL = "Qwen/Qwen2-Audio-7B-Instruct"
