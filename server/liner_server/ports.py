@@ -15,6 +15,7 @@ from liner.v1 import enrichment_pb2, storage_pb2, track_pb2
 
 from liner_server.audio.measurements import Listening
 from liner_server.context import RequestContext
+from liner_server.core.calibration import Calibrated
 from liner_server.core.claims import ProviderAnswer
 from liner_server.core.enums import State
 from liner_server.errors import LinerError
@@ -269,6 +270,12 @@ class ModelProvider(Protocol):
         """Return those of the fields wanted that it can say anything about for this track.
 
         A question about none of them is not worth asking.
+        """
+
+    def ceiling(self, path: str, *, heard: bool) -> Calibrated:
+        """Return the highest confidence that its claims about a field can have, and their basis.
+
+        `heard` is whether it is sent excerpts.
         """
 
     def estimate(self, question: Question) -> Decimal:

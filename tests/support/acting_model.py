@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 
 from liner.v1 import track_pb2
+from liner_server.core.calibration import Calibrated
 from liner_server.core.claims import Claim, ProviderAnswer
 from liner_server.errors import LinerError
 from liner_server.ports import Question
@@ -62,6 +63,10 @@ class ActingModel:
     def answerable(self, question: Question) -> frozenset[str]:
         """Return the fields wanted that it answers."""
         return frozenset(self.fields) & (question.fields or frozenset(self.fields))
+
+    def ceiling(self, path: str, *, heard: bool) -> Calibrated:
+        """It may be as sure as a fitted model can be."""
+        return Calibrated(probability=0.99, basis=track_pb2.CONFIDENCE_BASIS_CALIBRATED)
 
     def estimate(self, question: Question) -> Decimal:
         """Return the price of one question."""

@@ -14,6 +14,7 @@ from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 from liner_server.audio.measurements import Listening
 from liner_server.context import RequestContext
 from liner_server.core.answers import AnswerCache
+from liner_server.core.calibration import Calibrated
 from liner_server.core.claims import ProviderAnswer
 from liner_server.core.enricher import Enricher
 from liner_server.core.enums import Priority
@@ -43,6 +44,10 @@ class TitledModel:
     def answerable(self, question: Question) -> frozenset[str]:
         """Return the fields wanted that it answers."""
         return frozenset(self.fields) & (question.fields or frozenset(self.fields))
+
+    def ceiling(self, path: str, *, heard: bool) -> Calibrated:
+        """It is as sure as it says."""
+        return Calibrated(probability=1.0, basis=track_pb2.CONFIDENCE_BASIS_CALIBRATED)
 
     def estimate(self, question: Question) -> Decimal:
         """It costs nothing."""

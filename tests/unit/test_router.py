@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
 
@@ -15,6 +16,7 @@ from liner_server.core.claims import Claim
 from liner_server.core.costs import DailyBudget
 from liner_server.core.experiment import TREATMENT, Experiment
 from liner_server.core.lane import Guard, Lane
+from liner_server.core.openings import Ceiling
 from liner_server.core.rates import Places, RateLimit
 from liner_server.core.retry import Backoff, RetryBudget
 from liner_server.core.router import Plan, Routed, Router
@@ -119,15 +121,25 @@ def question(seconds: float = 5.0, title: str = "A") -> Question:
     )
 
 
-def unsettled(said: Sequence[Claim]) -> frozenset[str]:
-    """Fields that no claim of at least 0.8 was made about."""
-    return WANTED - {claim.field for claim in said if claim.confidence >= 0.8}
+class Unsettled:
+    """Fields that no claim of at least 0.8 was made about; any model may help them."""
+
+    def weak(self, said: Sequence[Claim]) -> frozenset[str]:
+        """Return them."""
+        return WANTED - {claim.field for claim in said if claim.confidence >= 0.8}
+
+    def worth_another(self, said: Sequence[Claim], ceiling: Ceiling) -> frozenset[str]:
+        """Return them."""
+        assert ceiling("genre").probability > 0.8
+        return self.weak(said)
 
 
 async def routed(over: Router, asked: Question | None = None, **options: str) -> Routed:
     """Return what the models of a router say."""
     plan = over.plan(model=options.get("model", ""), unit=options.get("unit", "t"))
-    return await over.answer(asked or question(), plan, weak=unsettled, excerpts=None, packed=False)
+    return await over.answer(
+        asked or question(), plan, fields=Unsettled(), excerpts=None, packed=False
+    )
 
 
 def failing(*, retryable: bool = False, retry_after: timedelta | None = None) -> ProviderError:
@@ -167,6 +179,15 @@ async def test_the_fallback_is_asked_for_weak_fields_only() -> None:
     assert found.fallback_used
     assert counts.fallbacks == [("qwen2", "openai", "LOW_CONFIDENCE")]
     assert (found.usage.prompt_tokens, found.usage.completion_tokens) == (200, 20)
+
+
+async def test_calls_made_again_inside_a_provider_are_counted_once() -> None:
+    """A repaired answer took one call more, not two."""
+    answer = replace(says("qwen2", genre="Jazz", language="en"), retry_count=1)
+
+    found = await routed(router(lane(ActingModel("qwen2", lambda _: answer))))
+
+    assert found.retries == 1
 
 
 async def test_the_fallback_answers_when_the_primary_fails() -> None:
@@ -344,7 +365,7 @@ async def test_a_pack_that_fails_as_a_whole_is_asked_again_as_a_whole() -> None:
 
     results = await asyncio.gather(
         *(
-            over.answer(question(), plan, weak=unsettled, excerpts=None, packed=True)
+            over.answer(question(), plan, fields=Unsettled(), excerpts=None, packed=True)
             for _ in range(4)
         )
     )
@@ -406,7 +427,9 @@ async def test_a_batchs_questions_share_prompts() -> None:
 
     results = await asyncio.gather(
         *(
-            over.answer(question(title=f"T{n}"), plan, weak=unsettled, excerpts=None, packed=True)
+            over.answer(
+                question(title=f"T{n}"), plan, fields=Unsettled(), excerpts=None, packed=True
+            )
             for n in range(20)
         )
     )
@@ -426,7 +449,9 @@ async def test_one_bad_question_of_a_pack_spoils_no_other() -> None:
 
     results = await asyncio.gather(
         *(
-            over.answer(question(title=f"T{n}"), plan, weak=unsettled, excerpts=None, packed=True)
+            over.answer(
+                question(title=f"T{n}"), plan, fields=Unsettled(), excerpts=None, packed=True
+            )
             for n in range(8)
         )
     )
@@ -442,7 +467,7 @@ async def test_a_caller_who_leaves_stops_the_call_and_the_rest_of_a_pack_goes_on
 
     def ask() -> "asyncio.Task[Routed]":
         return asyncio.create_task(
-            over.answer(question(), plan, weak=unsettled, excerpts=None, packed=True)
+            over.answer(question(), plan, fields=Unsettled(), excerpts=None, packed=True)
         )
 
     leaving, staying = ask(), ask()

@@ -266,7 +266,8 @@ class EnrichOptions(_message.Message):
     model: _builtins.str
     """Model to ask: "embedded", "qwen2", "openai". Empty: Liner chooses."""
     min_confidence: _builtins.float
-    """Fields under this probability ask the fallback model and, if still under it, need review.
+    """Fields under this probability ask the fallback model, where its answer could lift them to it
+    or where they are no better than an even chance, and, if still under it, need review.
     In [0, 1]; unset: 0.8.
     """
     overwrite_policy: Global___OverwritePolicy.ValueType

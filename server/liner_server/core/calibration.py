@@ -118,6 +118,17 @@ class Calibration:
             probability=curve.at(score, features or {}), basis=track_pb2.CONFIDENCE_BASIS_CALIBRATED
         )
 
+    def ceiling(self, field: str, source: str) -> Calibrated:
+        """Return the highest probability that any answer of this source can get."""
+        curve = self._curves.get((field, source))
+        if curve is None:
+            return Calibrated(
+                probability=UNFITTED_CAP, basis=track_pb2.CONFIDENCE_BASIS_UNCALIBRATED
+            )
+        # Features may lift it by nobody knows how much.
+        most = curve.highest if curve.weights else max(curve.at(0.0, {}), curve.at(1.0, {}))
+        return Calibrated(probability=most, basis=track_pb2.CONFIDENCE_BASIS_CALIBRATED)
+
 
 def log_odds(score: float) -> float:
     """Return the logarithm of the odds, for scores kept a thousandth away from 0 and 1."""

@@ -26,6 +26,9 @@ class Claim:
     others: tuple[tuple[str, float], ...] = ()
     """Other values this source holds possible, with their probabilities."""
 
+    absent: bool = False
+    """Whether a claim without a value says that there is none, as most titles have no version."""
+
     model: str = ""
     reason: str = ""
     """Why, or why not, in words an editor understands."""

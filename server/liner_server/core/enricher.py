@@ -20,6 +20,7 @@ from liner_server.core.fields import FIELDS
 from liner_server.core.flights import Flights
 from liner_server.core.lane import Lane
 from liner_server.core.ledger import Ledger, Policy
+from liner_server.core.openings import Openings
 from liner_server.core.review import review_reasons
 from liner_server.core.router import Excerpts, Plan, Routed, Router
 from liner_server.core.rules.batch_memory import audio_identity
@@ -263,7 +264,7 @@ class Enricher:
         routed = await self._router.answer(
             question,
             plan,
-            weak=lambda said: _weak(ledger.results([*claims, *said]), policy),
+            fields=Openings(ledger, claims, policy),
             excerpts=self._excerpts(track, context) if track.HasField("audio") else None,
             packed=asked.operation == "batch",
         )
@@ -309,17 +310,6 @@ class Enricher:
             return made[0]
 
         return excerpts
-
-
-def _weak(results: Sequence[track_pb2.FieldResult], policy: Policy) -> frozenset[str]:
-    """Fields wanted that are not settled yet."""
-    settled = {
-        result.field
-        for result in results
-        if result.decision != track_pb2.DECISION_ABSTAINED
-        and result.confidence >= policy.min_confidence
-    }
-    return (policy.fields or frozenset(FIELDS)) - settled
 
 
 def _make_own(answered: track_pb2.Track, asked: track_pb2.Track) -> None:

@@ -122,6 +122,11 @@ def settle(
     return Ledger(track, policy).settle(claims)
 
 
+def surest(path: str, claims: Sequence[Claim]) -> float:
+    """Return the confidence of the most probable value that is claimed; 0 without any."""
+    return max((candidate.confidence for candidate in _weigh(FIELDS[path], claims)), default=0.0)
+
+
 def given_claims(track: track_pb2.Track, trust: Mapping[Kind, float]) -> list[Claim]:
     """Return what the caller states as claims; `trust` is the probability by kind of field."""
     claims = []

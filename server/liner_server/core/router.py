@@ -8,6 +8,7 @@ All of them share one deadline: a model that others stand behind gets part of wh
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from liner.v1 import enrichment_pb2, track_pb2
@@ -15,6 +16,7 @@ from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.core.claims import Claim
 from liner_server.core.experiment import TREATMENT, Experiment
 from liner_server.core.lane import Lane, LaneObserver
+from liner_server.core.openings import Ceiling
 from liner_server.errors import InvalidRequestError, LinerError
 from liner_server.ports import Question
 
@@ -27,8 +29,16 @@ _LEAST_SECONDS = 0.05
 MARGIN_SECONDS = 0.05
 """Kept of the caller's time to settle and send what is known."""
 
-Weak = Callable[[Sequence[Claim]], frozenset[str]]
-"""Fields whose settled confidence is too low, given the claims of models so far."""
+
+class Open(Protocol):
+    """Which fields are open, given the claims of models so far."""
+
+    def weak(self, said: Sequence[Claim]) -> frozenset[str]:
+        """Return those whose settled confidence is too low."""
+
+    def worth_another(self, said: Sequence[Claim], ceiling: Ceiling) -> frozenset[str]:
+        """Return those that one more model could help, as sure as its claims can be."""
+
 
 Excerpts = Callable[[], Awaitable[Sequence[bytes]]]
 """Makes the audio that a model which hears is sent."""
@@ -156,7 +166,7 @@ class Router:
         question: Question,
         plan: Plan,
         *,
-        weak: Weak,
+        fields: Open,
         excerpts: Excerpts | None,
         packed: bool,
     ) -> Routed:
@@ -169,10 +179,15 @@ class Router:
         end = question.context.deadline - MARGIN_SECONDS
         routed = Routed()
         if plan.shadow is not None:
-            self._ask_in_the_shadow(plan.shadow, question, weak(()))
+            self._ask_in_the_shadow(plan.shadow, question, fields.weak(()))
         for position, lane in enumerate(plan.lanes):
-            fields = _answerable(lane, question, weak(routed.claims))
-            if not fields:
+            heard = excerpts is not None and lane.provider.hears_audio
+            # Behind a model that answered, only what one more opinion can change is asked.
+            ceiling = partial(lane.provider.ceiling, heard=heard)
+            said = routed.claims
+            wanted = fields.worth_another(said, ceiling) if routed.answered else fields.weak(said)
+            wanted = _answerable(lane, question, wanted)
+            if not wanted:
                 continue
             left = end - loop.time()
             if left < _LEAST_SECONDS:
@@ -182,13 +197,11 @@ class Router:
                 self._observer.fell_back(plan.lanes[0].name, lane.name, reason)
             last = position == len(plan.lanes) - 1
             until = end if last else loop.time() + _SHARE * left
-            asked = replace(question, fields=fields)
-            if excerpts is not None and lane.provider.hears_audio:
+            asked = replace(question, fields=wanted)
+            if excerpts is not None and heard:
                 asked = replace(asked, audio_wav=await excerpts())
             outcome = await lane.ask(asked, until=until, packed=packed)
-            routed.retries += outcome.retries + (
-                outcome.answer.retry_count if outcome.answer else 0
-            )
+            routed.retries += outcome.retries
             if outcome.answer is None:
                 if outcome.error is not None:
                     routed.failures.append((lane.name, outcome.error))

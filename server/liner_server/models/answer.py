@@ -75,6 +75,9 @@ class FieldAnswer:
     """The confidence the model stated."""
 
     from_logprobs: bool = False
+    absent: bool = False
+    """Whether it says that there is no value."""
+
     doubt: str = ""
     """Why there is no value."""
 
@@ -155,6 +158,7 @@ def _claim(
             source=track_pb2.SOURCE_MODEL,
             confidence=0.0,
             basis=track_pb2.CONFIDENCE_BASIS_UNSPECIFIED,
+            absent=answer.absent,
             model=provider,
             reason=f"{provider}: {answer.doubt}",
         )
@@ -253,6 +257,8 @@ class _Reader:
         if not isinstance(value, str) or len(value) > _TEXT_CHARACTERS:
             raise InvalidAnswerError(f"{path} is not a short text")
         if not value.strip():
+            if path == "version_title":
+                return FieldAnswer(path=path, value="", doubt="there is none", absent=True)
             return _doubt(path, "could not tell")
         text = _language(value) if path == "language" else self._grounded(value)
         if not text:

@@ -9,7 +9,9 @@ from decimal import Decimal
 from functools import cache
 from importlib import resources
 
-from liner_server.core.calibration import Calibration
+from liner.v1 import track_pb2
+
+from liner_server.core.calibration import Calibrated, Calibration
 from liner_server.core.claims import ProviderAnswer
 from liner_server.core.evidence import MEASURED_OF_MUSIC, measured_claims
 from liner_server.core.fields import FIELDS
@@ -54,6 +56,10 @@ class EmbeddedProvider:
         """Return the fields wanted that are measured; none without audio."""
         fields = frozenset(self.fields) if question.listening is not None else frozenset()
         return fields & question.fields if question.fields else fields
+
+    def ceiling(self, path: str, *, heard: bool) -> Calibrated:
+        """Return certainty: the facts of a file are counted."""
+        return Calibrated(probability=1.0, basis=track_pb2.CONFIDENCE_BASIS_EXACT)
 
     def estimate(self, question: Question) -> Decimal:
         """Return nothing: its CPU is paid for already."""

@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from liner.v1 import track_pb2
 
-from liner_server.core.calibration import Calibration
+from liner_server.core.calibration import Calibrated, Calibration
 from liner_server.core.claims import ProviderAnswer
 from liner_server.core.costs import Prices, Spent
 from liner_server.errors import DeadlineError, LinerError, ProviderError
@@ -129,6 +129,10 @@ class ChatProvider:
     def answerable(self, question: Question) -> frozenset[str]:
         """Return the fields wanted of which the data can tell."""
         return prompt.askable(question, hears=self._hears)
+
+    def ceiling(self, path: str, *, heard: bool) -> Calibrated:
+        """Return the highest confidence that its curve for a field allows, or the unfitted cap."""
+        return self._calibration.ceiling(path, self.calibration_source(heard=heard and self._hears))
 
     def estimate(self, question: Question) -> Decimal:
         """Return the most that asking one question is reckoned to cost, in US dollars."""
