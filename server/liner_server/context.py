@@ -52,4 +52,7 @@ class RequestContext:
 
 
 current: ContextVar[RequestContext] = ContextVar("liner_request_context")
-"""Set by the interceptor for the handler's task."""
+"""Set by the interceptor for the handler's task, and by the consumer for a job's."""
+
+track_id: ContextVar[str] = ContextVar("liner_track_id")
+"""The caller's own id of the track that this task works on; log lines may show it."""

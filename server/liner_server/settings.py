@@ -83,6 +83,21 @@ class Settings(BaseSettings):
     log_format: LogFormat = LogFormat.AUTO
     """json, console, or auto: console on a terminal, json elsewhere."""
 
+    log_track_ids: bool = False
+    """Whether log lines of a call name the caller's own id of the track."""
+
+    otlp_endpoint: Annotated[
+        str | None,
+        Field(
+            validation_alias=AliasChoices("OTEL_EXPORTER_OTLP_ENDPOINT"),
+            pattern="^https?://[^\\s/@]+$",
+        ),
+    ] = None
+    """OpenTelemetry collector that takes spans by OTLP over gRPC. Unset: nothing is traced."""
+
+    traces_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Part of the calls that is traced where the caller did not decide."""
+
     default_deadline_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
     """Deadline of a unary call that states none."""
 

@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.process_collector import ProcessCollector
 from py_grpc_prometheus import server_metrics
 
+from liner_server import tracing
 from liner_server.core.costs import Spent
 from liner_server.core.enums import Priority
 from liner_server.recent_confidence import RecentConfidence
@@ -152,7 +153,7 @@ class Telemetry:
     def answered(self, model: str, operation: str, outcome: str, seconds: float) -> None:
         """Count one track and the time it took; `outcome` is "ok" or an error's reason."""
         self.requests.labels(model, operation, outcome).inc()
-        self.processing_latency.labels(model, operation).observe(seconds)
+        self.processing_latency.labels(model, operation).observe(seconds, tracing.exemplar())
 
     def confident(self, model: str, confidence: float) -> None:
         """Count one answer's confidence."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from liner_server.app.parts import Parts, open_parts
+from liner_server.app.tracing import traced_as
 from liner_server.collector import settle_collector
 from liner_server.core.retry import RetryBudget
 from liner_server.logs import configure_logs
@@ -78,6 +79,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         TokenAuthenticator.from_file(settings.tokens_file) if settings.tokens_file else None
     )
     async with AsyncExitStack() as stack:
+        await stack.enter_async_context(traced_as(settings, "liner-server"))
         parts = await open_parts(settings, stack, serves=True)
         enricher, telemetry = parts.enricher, parts.telemetry
         drain = timedelta(seconds=settings.drain_seconds)
@@ -154,6 +156,7 @@ async def working(settings: Settings) -> AsyncIterator[App]:
     async with AsyncExitStack() as stack:
         if not settings.workers:
             raise SettingsError("LINER_WORKERS: a worker needs 1 at least; it is 0")
+        await stack.enter_async_context(traced_as(settings, "liner-worker"))
         parts = await open_parts(settings, stack, serves=False)
         work = await stack.enter_async_context(_work(settings, parts))
 
@@ -230,7 +233,7 @@ async def work(settings: Settings) -> None:
 
 
 async def _until_asked(settings: Settings, process: AbstractAsyncContextManager[App]) -> None:
-    configure_logs(settings.log_level, settings.log_format)
+    configure_logs(settings.log_level, settings.log_format, track_ids=settings.log_track_ids)
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
 

@@ -10,7 +10,7 @@ from typing import Protocol
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.audio.measurements import Listening
-from liner_server.context import RequestContext
+from liner_server.context import RequestContext, track_id
 from liner_server.core import validator
 from liner_server.core.answers import AnswerCache, answer_key, as_known
 from liner_server.core.claims import ProviderAnswer
@@ -120,6 +120,7 @@ class Enricher:
 
         """
         started = time.monotonic()
+        track_id.set(track.track_id)
         asked = _Asked(track=track, options=options, policy=_policy(options), operation=operation)
         model, outcome = self._embedded.name, "ok"
         try:

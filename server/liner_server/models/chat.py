@@ -17,6 +17,7 @@ from typing import Any, TypeGuard
 import httpx2
 import openai
 
+from liner_server import tracing
 from liner_server.errors import DeadlineError, ProviderError
 from liner_server.models import strict
 from liner_server.models.faults import failed, from_client, refused
@@ -128,6 +129,25 @@ class Chat:
             DeadlineError: the deadline passed; the connection is closed.
 
         """
+        with tracing.span(
+            f"chat {call.model}",
+            tracing.Kind.CLIENT,
+            attributes={
+                "gen_ai.operation.name": "chat",
+                "gen_ai.provider.name": self._endpoint.provider,
+                "gen_ai.request.model": call.model,
+            },
+        ) as span:
+            reply = await self._completed(call, deadline)
+            span.note(
+                {
+                    "gen_ai.usage.input_tokens": reply.prompt_tokens,
+                    "gen_ai.usage.output_tokens": reply.completion_tokens,
+                }
+            )
+            return reply
+
+    async def _completed(self, call: ChatCall, deadline: float) -> ChatReply:
         dialect = self._dialects.get(call.model, _Dialect())
         async with _until(deadline, self._endpoint.provider):
             while True:

@@ -18,7 +18,8 @@ import structlog
 from google.rpc import code_pb2
 from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 
-from liner_server.context import Principal, RequestContext
+from liner_server import tracing
+from liner_server.context import Principal, RequestContext, current
 from liner_server.core.enricher import Enricher
 from liner_server.core.enums import Cause, Priority
 from liner_server.errors import (
@@ -305,7 +306,17 @@ class Consumer:
             deadline=loop.time() + self._policy.job_timeout.total_seconds(),
             enrichment_id=message.message_id,
         )
-        return await self._enricher.enrich(job.track, job.options, context, operation="queue")
+        current.set(context)
+        with tracing.span(
+            "process job",
+            tracing.Kind.CONSUMER,
+            carrier=message.attributes,
+            attributes={
+                "messaging.message.id": message.message_id,
+                "liner.delivery_attempt": message.delivery_attempt,
+            },
+        ):
+            return await self._enricher.enrich(job.track, job.options, context, operation="queue")
 
     async def _result_of(
         self, message: queue_admin_pb2.QueueMessage

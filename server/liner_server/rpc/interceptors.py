@@ -12,6 +12,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
 
@@ -20,6 +21,7 @@ import structlog
 from google.rpc import status_pb2
 from py_grpc_prometheus import grpc_utils
 
+from liner_server import tracing
 from liner_server.context import Principal, RequestContext, current
 from liner_server.core.retry import RetryBudget
 from liner_server.errors import DeadlineError, InvalidRequestError, LinerError
@@ -175,6 +177,14 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return self._running
 
 
+@dataclass(slots=True)
+class _Ongoing:
+    """A call being counted."""
+
+    began: float
+    span: tracing.Span
+
+
 class _Call:
     """The wrapping of one method, with its metric children bound once."""
 
@@ -200,7 +210,7 @@ class _Call:
         """Wrap a behaviour that returns one response."""
 
         async def call(request: Any, context: _Context) -> Any:
-            began = self._begin()
+            began = self._begin(context)
             try:
                 ours = self._open(context)
                 body = behaviour(self._count(request), context)
@@ -221,7 +231,7 @@ class _Call:
         """Wrap a behaviour that yields responses."""
 
         async def call(request: Any, context: _Context) -> AsyncIterator[Any]:
-            began = self._begin()
+            began = self._begin(context)
             try:
                 self._open(context)
                 responses = behaviour(self._count(request), context)
@@ -239,12 +249,18 @@ class _Call:
 
         return call
 
-    def _begin(self) -> float:
+    def _begin(self, context: _Context) -> _Ongoing:
         self._started.inc()
         task = asyncio.current_task()
         if task is not None and self._ours:
             self._owner.running.add(task)
-        return time.perf_counter()
+        span = tracing.begin(
+            self._method[1:],
+            tracing.Kind.SERVER,
+            carrier=_carried(context),
+            attributes={"rpc.system": "grpc"},
+        )
+        return _Ongoing(time.perf_counter(), span)
 
     def _open(self, context: _Context) -> RequestContext:
         streams = self._streams_in or self._streams_out
@@ -264,17 +280,22 @@ class _Call:
             self._received.inc()
             yield request
 
-    def _end(self, context: _Context, began: float) -> None:
+    def _end(self, context: _Context, began: _Ongoing) -> None:
         code = context.code()
         self._observe(
             _CODES.get(code, grpc.StatusCode.OK) if isinstance(code, int) else code, began
         )
 
-    def _observe(self, code: grpc.StatusCode | None, began: float) -> None:
-        self._handled[code or grpc.StatusCode.OK].inc()
-        self._seconds.observe(time.perf_counter() - began)
+    def _observe(self, code: grpc.StatusCode | None, began: _Ongoing) -> None:
+        code = code or grpc.StatusCode.OK
+        self._handled[code].inc()
+        self._seconds.observe(time.perf_counter() - began.began, tracing.exemplar())
+        began.span.note({"rpc.grpc.status_code": code.value[0]})
+        if code is not grpc.StatusCode.OK:
+            began.span.fail(code.name)
+        began.span.end()
 
-    async def _fail(self, error: BaseException, context: _Context, began: float) -> None:
+    async def _fail(self, error: BaseException, context: _Context, began: _Ongoing) -> None:
         """Count the failure and, where it is ours to word, end the call with its status."""
         if isinstance(error, asyncio.CancelledError | GeneratorExit):
             remaining = context.time_remaining()
@@ -297,6 +318,14 @@ class _Call:
             rich = status.internal(request_id=request_id)
         self._observe(_CODES[rich.code], began)
         await _abort(context, rich, (("liner-request-id", request_id), *pushback))
+
+
+def _carried(context: _Context) -> dict[str, str]:
+    """Return the caller's trace context, if there is one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == "traceparent" and isinstance(value, str):
+            return {key: value}
+    return {}
 
 
 async def _abort(

@@ -6,6 +6,7 @@ from datetime import UTC
 import structlog
 from liner.v1 import enrichment_pb2, queue_admin_pb2
 
+from liner_server import tracing
 from liner_server.context import RequestContext
 from liner_server.errors import InvalidRequestError, LinerError
 from liner_server.ports import ObjectStore, ResultStore
@@ -63,9 +64,9 @@ class SubmitDesk:
         not_before = (
             request.not_before.ToDatetime(tzinfo=UTC) if request.HasField("not_before") else None
         )
-        job_id = await self._queue.publish(
-            job, attributes={"liner-request-id": context.request_id}, not_before=not_before
-        )
+        with tracing.span("publish job", tracing.Kind.PRODUCER):
+            attributes = {"liner-request-id": context.request_id, **tracing.carrier()}
+            job_id = await self._queue.publish(job, attributes=attributes, not_before=not_before)
         await self._note(job_id, request.request_id)
         return enrichment_pb2.SubmitEnrichmentResponse(job_id=job_id)
 
