@@ -49,7 +49,7 @@ async def collector() -> AsyncIterator[Collector]:
     """Yield a running collector."""
     servicer = Collector()
     server = grpc.aio.server()
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(servicer, server)
+    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     servicer.endpoint = f"http://127.0.0.1:{port}"
     await server.start()
