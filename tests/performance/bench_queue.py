@@ -24,7 +24,9 @@ from support.queue_backends import HIGH, LOW, MEDIUM, job
 from support.queue_ledger import Ledger, judge
 from support.server import connected, server_process
 
+Act = Callable[[int], Awaitable[object]]
 MINUTE = timedelta(minutes=1)
+ROUNDS = 5
 BACKLOG = int(os.environ.get("BENCH_BACKLOG", "100000"))
 KILLS = int(os.environ.get("BENCH_KILLS", "10"))
 
@@ -44,7 +46,7 @@ def one_by_one(path: Path, rows: int) -> float:
     return rows / took
 
 
-async def at_once(count: int, callers: int, act: Callable[[int], Awaitable[object]]) -> float:
+async def at_once(count: int, callers: int, act: Act) -> float:
     """Return acts a second of so many callers that each wait for theirs."""
     numbers = iter(range(count))
 
@@ -78,10 +80,14 @@ async def test_rates(tmp_path: Path, callers: int):
     assert done > 0
 
 
+@pytest.mark.timeout(600)
 async def test_beside_other_queues(tmp_path: Path):
-    """The same work on two queues from the package index, one call after the other as they want it.
+    """The same work on two queues from the package index, in turns, so that all meet the same disk.
 
-    persist-queue writes as durably as we do. litequeue does not: it is there for its speed.
+    Of each queue 256 callers want something all the time. Neither of the others can be called by
+    two at once on one connection, so theirs are served one after the other, which is also what
+    they are quickest at. persist-queue writes as durably as we do; litequeue does not wait for
+    the disk at all: it is there for its speed.
     """
     try:
         import litequeue
@@ -90,41 +96,64 @@ async def test_beside_other_queues(tmp_path: Path):
         external.missing(
             "persist-queue or litequeue", install="uv pip install persist-queue litequeue"
         )
-    body, count = job("x").SerializeToString(), 300
+    body = job("x").SerializeToString()
     durable = persistqueue.SQLiteAckQueue(str(tmp_path / "persist"), auto_commit=True)
     quick = litequeue.LiteQueue(str(tmp_path / "lite.db"))
-    theirs = {
-        "persist-queue": (
-            _rate(count, lambda: durable.put(body)),
-            _rate(count, lambda: durable.ack(durable.get())),
-        ),
-        "litequeue": (
-            _rate(count, lambda: quick.put("x" * len(body))),
-            _rate(count, lambda: quick.done(quick.pop().message_id)),
-        ),
-    }
-    durable.close()
-    quick.conn.close()
+    rates: dict[str, list[tuple[float, float]]] = {"ours": [], "persist-queue": [], "litequeue": []}
+
+    async def of(name: str, put: Act, get: Act, count: int) -> None:
+        rates[name].append((await at_once(count, 256, put), await at_once(count, 256, get)))
+
     async with SqliteQueue(tmp_path / "queue.sqlite") as queue:
-        publish = await at_once(6000, 256, lambda n: queue.publish(job(str(n))))
 
         async def work(_: int) -> None:
             for lease in await queue.lease(limit=1, duration=MINUTE):
                 await queue.ack(lease)
 
-        done = await at_once(6000, 256, work)
-    for name, (put, get) in theirs.items():
-        print(  # noqa: T201 - what it is for
-            f"\n256 callers: publish {publish / put:.1f} x {name}, lease + ack {done / get:.1f} x"
+        for _ in range(ROUNDS):
+            await of(
+                "persist-queue",
+                _called(lambda: durable.put(body)),
+                _called(lambda: durable.ack(durable.get())),
+                300,
+            )
+            await of(
+                "litequeue",
+                _called(lambda: quick.put("x" * len(body))),
+                _called(lambda: quick.done(quick.pop().message_id)),
+                10_000,
+            )
+            await of("ours", lambda n: queue.publish(job(str(n))), work, 10_000)
+    durable.close()
+    quick.conn.close()
+    for name in ("persist-queue", "litequeue"):
+        publish, done = (
+            sorted(
+                ours[kind] / theirs[kind]
+                for ours, theirs in zip(rates["ours"], rates[name], strict=True)
+            )
+            for kind in (0, 1)
         )
-    assert publish > theirs["persist-queue"][0]
+        print(  # noqa: T201 - what it is for
+            f"\n256 callers, {ROUNDS} rounds: publish {_spread(publish)} x {name}, "
+            f"lease + ack {_spread(done)} x"
+        )
+    middle = [sorted(found)[ROUNDS // 2] for found in zip(*rates["ours"], strict=True)]
+    print(f"\nours: publish {middle[0]:.0f}/s, lease + ack {middle[1]:.0f}/s")  # noqa: T201
+    assert middle[0] > 0
 
 
-def _rate(count: int, act: Callable[[], object]) -> float:
-    began = time.perf_counter()
-    for _ in range(count):
+def _called(act: Callable[[], object]) -> Act:
+    """Return a call that does not wait as one that may be awaited."""
+
+    async def called(_: int) -> None:
         act()
-    return count / (time.perf_counter() - began)
+
+    return called
+
+
+def _spread(ratios: list[float]) -> str:
+    return f"{ratios[len(ratios) // 2]:.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f})"
 
 
 @pytest.mark.timeout(900)

@@ -188,7 +188,7 @@ class PubSubQueue(SqliteQueue):
             named.CopyFrom(job)
             named.job_id = _id_of(job.tenant, job.request_id)
             letter = leasing.letter_of(named, attributes, not_before, times)
-        with self._outbox.sending({letter.job.job_id, fresh.job.job_id}):
+        with self._outbox.sending({letter.job_id, fresh.job_id}):
             job_id, unsent = await self._file.write(
                 lambda db: pubsub_file.put(db, letter, fresh, times, self._keep, self._me)
             )

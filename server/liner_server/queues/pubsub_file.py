@@ -84,12 +84,11 @@ def put(
     `fresh` is used in place of `letter`, whose id its request id made, when that was used for
     another job so long ago that it is forgotten.
     """
-    job = letter.job
     old = (
-        job.request_id
+        letter.request_id
         and db.execute(
             "SELECT 1 FROM requests WHERE tenant = ? AND request_id = ? AND at <= ?",
-            (job.tenant, job.request_id, times.wall - keep),
+            (letter.tenant, letter.request_id, times.wall - keep),
         ).fetchone()
     )
     written = leasing.publish(db, fresh if old else letter, times, keep)

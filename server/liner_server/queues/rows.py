@@ -3,8 +3,7 @@
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 from liner.v1 import queue_admin_pb2, track_pb2
@@ -27,8 +26,7 @@ Row = tuple[Any, ...]
 """Columns of a row, as SQLite gives them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Times:
+class Times(NamedTuple):
     """The two clocks at one moment."""
 
     wall: float
@@ -55,9 +53,12 @@ def message_of(row: Row, attempts: Sequence[Row], times: Times) -> queue_admin_p
     )
     if attributes:
         message.attributes.update(json.loads(attributes))
-    job = job_of(body)
-    if job is not None:
-        message.job.CopyFrom(job)
+    try:
+        message.job.MergeFromString(body)
+        # An empty body is a job too: all its fields are optional.
+        message.job.SetInParent()
+    except DecodeError:
+        message.ClearField("job")
     _set(message.publish_time, published)
     if state in (READY, DELAYED):
         _set(message.due_time, due)
@@ -88,6 +89,8 @@ def job_of(body: bytes) -> queue_admin_pb2.EnrichmentJob | None:
 def attempts_of(db: sqlite3.Connection, ids: Sequence[int]) -> Mapping[int, list[Row]]:
     """Return the past attempts of messages by their row's id, oldest first."""
     found: dict[int, list[Row]] = {}
+    if not ids:
+        return found
     marks = ",".join("?" * len(ids))
     for message, *attempt in db.execute(
         "SELECT message, number, started, ended, error, model FROM attempts "  # noqa: S608
@@ -155,7 +158,9 @@ def error_text(error: track_pb2.Error | None) -> str:
 
 
 def _set(field: object, seconds: float) -> None:
-    field.FromMicroseconds(round(seconds * 1e6))  # type: ignore[attr-defined]
+    # Half the cost of FromMicroseconds, four times a message.
+    field.seconds, micros = divmod(round(seconds * 1e6), 1_000_000)  # type: ignore[attr-defined]
+    field.nanos = micros * 1000  # type: ignore[attr-defined]
 
 
 def _seconds(duration: object) -> float:

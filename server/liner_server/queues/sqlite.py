@@ -13,7 +13,7 @@ import fcntl
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
@@ -25,6 +25,7 @@ from liner.v1 import queue_admin_pb2, track_pb2
 
 from liner_server.core.enums import Cause, Priority
 from liner_server.errors import (
+    ConflictError,
     FailedPreconditionError,
     LinerError,
     ResourceExhaustedError,
@@ -108,7 +109,7 @@ class SqliteQueue:
         """Put a job on the queue; see the port."""
         times = self._times()
         letter = leasing.letter_of(job, attributes, not_before, times)
-        job_id = await self._file.write(lambda db: leasing.publish(db, letter, times, self._keep))
+        job_id = await self._file.write_together(self._publish_all, (letter, times))
         self._stir()
         return job_id
 
@@ -140,7 +141,7 @@ class SqliteQueue:
 
     async def ack(self, lease: Lease) -> None:
         """Take the message off the queue; see the port."""
-        await self._file.write(lambda db: leasing.ack(db, lease, self._times()), reclaims=True)
+        await self._file.write_together(self._ack_all, lease, reclaims=True)
 
     async def nack(
         self,
@@ -267,35 +268,57 @@ class SqliteQueue:
             if not woken.done():
                 woken.set_result(None)
 
+    def _publish_all(
+        self, db: sqlite3.Connection, letters: Sequence[tuple[leasing.Letter, Times]]
+    ) -> list[str]:
+        return leasing.publish_all(db, letters, self._keep)
+
+    def _ack_all(
+        self, db: sqlite3.Connection, leases: Sequence[Lease]
+    ) -> list[ConflictError | None]:
+        return leasing.ack_all(db, leases, self._times())
+
     async def _take(self, limit: int, duration: timedelta) -> tuple[list[Lease], float | None]:
         """Lease what is due; return it, and in how many seconds the next is if nothing was."""
+        return await self._file.write_together(
+            self._take_all, (limit, duration.total_seconds()), reclaims=True
+        )
+
+    def _take_all(
+        self, db: sqlite3.Connection, wanted: Sequence[tuple[int, float]]
+    ) -> list[tuple[list[Lease], float | None]]:
+        """Lease for all who ask, in the order in which they asked."""
+        if len({seconds for _, seconds in wanted}) > 1:
+            raise leasing.OneByOne
+        times = self._times()
+        leasing.wake(db, times)
+        if admin.paused(db):
+            return [([], None) for _ in wanted]
+        # Unique for good: a lease of one transaction never has the token of another's.
         self._serial += 1
         prefix = f"{self._boot}.{self._serial}."
-        times = self._times()
-
-        def take(db: sqlite3.Connection) -> tuple[list[Lease], float | None]:
-            leasing.wake(db, times)
-            if admin.paused(db):
-                return [], None
-            rows = leasing.claim(
-                db,
-                limit=limit,
-                until=times.steady + duration.total_seconds(),
-                times=times,
-                prefix=prefix,
-                rota=self._rota,
-                last_tenant=self._last_tenant,
-            )
-            if rows:
-                messages = messages_of(db, rows, times)
-                return [
-                    Lease(message=message, token=f"{prefix}{row[0]}")
-                    for message, row in zip(messages, rows, strict=True)
-                ], None
+        rows = leasing.claim(
+            db,
+            limit=sum(limit for limit, _ in wanted),
+            until=times.steady + wanted[0][1],
+            times=times,
+            prefix=prefix,
+            rota=self._rota,
+            last_tenant=self._last_tenant,
+        )
+        leases = [
+            Lease(message=message, token=f"{prefix}{row[0]}")
+            for message, row in zip(messages_of(db, rows, times), rows, strict=True)
+        ]
+        next_due = None
+        if len(leases) < len(wanted):
             due = db.execute("SELECT min(due) FROM messages WHERE state = 2").fetchone()[0]
-            return [], None if due is None else due - times.wall
-
-        return await self._file.write(take, reclaims=True)
+            next_due = None if due is None else due - times.wall
+        parts = []
+        for limit, _ in wanted:
+            part, leases = leases[:limit], leases[limit:]
+            parts.append((part, None if part else next_due))
+        return parts
 
     async def _count(self, choice: admin.Choice) -> None:
         while not choice.done:
