@@ -118,9 +118,9 @@ generate: $(STAMP) ## Write generated/ from protos/
 bench: $(STAMP) ## Measure and print the figures of docs/performance.md; MODELS=1: only routing
 	@$(BIN)/python -m pytest tests/performance$(if $(MODELS),/bench_models.py) -o python_files='bench_*.py' -o timeout=900 -q -s
 
-chaos: $(STAMP) ## Kill the server under load and count what was lost; KILLS=100 (about 4 minutes)
-	@BENCH_KILLS=$(or $(KILLS),100) $(BIN)/python -m pytest tests/performance/bench_queue.py \
-	  -o python_files='bench_*.py' -q -s -k kills
+chaos: $(STAMP) ## Kill producers, workers and servers, count what is lost; MESSAGES=100000 KILLS=300
+	@CHAOS_MESSAGES=$(or $(MESSAGES),100000) CHAOS_KILLS=$(or $(KILLS),300) CHAOS_SEED=$(or $(SEED),1) \
+	  $(BIN)/python -m pytest tests/performance/bench_chaos.py -o python_files='bench_*.py' -q -s
 
 quality: $(STAMP) ## Measure accuracy and calibration on unseen pieces; LABELS="NAME=CSV ..." adds sets
 	@$(BIN)/python -m liner_server.evaluation.quality --out docs/quality.md \

@@ -19,6 +19,8 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from liner_server import failpoints
+
 _PUBSUB_NAME = "^[A-Za-z][A-Za-z0-9_.~+%-]{2,200}$"
 
 
@@ -162,6 +164,9 @@ class Settings(BaseSettings):
     queue_job_timeout_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
     """Longest time that one attempt at a queued job may take."""
 
+    failpoints: str | None = None
+    """Places at which this process shall die, for fault tests: see `failpoints`."""
+
     listening_processes: Annotated[int, Field(ge=0, le=256)] = 0
     """Processes that listen to audio; 0: one a CPU."""
 
@@ -297,6 +302,12 @@ class Settings(BaseSettings):
             raise ValueError("must be an http or https URL without user, query or fragment")
         value = value.rstrip("/")
         return value if value.count("/") > 2 else f"{value}/v1"
+
+    @field_validator("failpoints")
+    @classmethod
+    def _are_places(cls, value: str | None) -> str | None:
+        failpoints.parsed(value or "")
+        return value
 
     @field_validator("data_dir")
     @classmethod

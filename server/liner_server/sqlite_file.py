@@ -31,6 +31,7 @@ from liner_server.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from liner_server.failpoints import Point, reach
 
 _T = TypeVar("_T")
 _MOST_AT_ONCE = 512
@@ -268,7 +269,9 @@ class SqliteFile:
                     db.execute("BEGIN IMMEDIATE")
                     for part in _parts(group):
                         _do_together(db, part)
+                        reach(Point.MID_COMMIT)
                     db.execute("COMMIT")
+                    reach(Point.AFTER_COMMIT)
                 finally:
                     if db.in_transaction:
                         db.execute("ROLLBACK")

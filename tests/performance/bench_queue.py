@@ -7,7 +7,6 @@ commits of one row each on the same disk in the same run.
 
 import asyncio
 import os
-import random
 import resource
 import sqlite3
 import time
@@ -16,19 +15,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from liner.v1 import enrichment_pb2
 from liner_server.queues.sqlite import SqliteQueue
 from support import external
-from support.eventually import eventually
-from support.queue_backends import HIGH, LOW, MEDIUM, job
-from support.queue_ledger import Ledger, judge
-from support.server import connected, server_process
+from support.queue_backends import HIGH, LOW, job
 
 Act = Callable[[int], Awaitable[object]]
 MINUTE = timedelta(minutes=1)
 ROUNDS = 5
 BACKLOG = int(os.environ.get("BENCH_BACKLOG", "100000"))
-KILLS = int(os.environ.get("BENCH_KILLS", "10"))
 
 
 def one_by_one(path: Path, rows: int) -> float:
@@ -212,57 +206,3 @@ async def _urgent(queue: SqliteQueue, waits: list[float]) -> int:
 
     await asyncio.gather(worker(), worker(), publisher())
     return low
-
-
-@pytest.mark.timeout(1800)
-async def test_kills(tmp_path: Path):
-    """Acknowledged jobs, kill -9 of the server, and what was lost or stored twice of them."""
-    rng = random.Random(7)
-    data, told, recovered = tmp_path / "data", 0, []
-    environment = {"LINER_LOG_LEVEL": "ERROR", "LINER_LISTENING_PROCESSES": "1"}
-    with Ledger(tmp_path / "ledger") as ledger:
-        for round_ in range(KILLS + 1):
-            began = time.perf_counter()
-            async with (
-                server_process(data, environment) as server,
-                connected(server.grpc_address) as stubs,
-            ):
-                recovered.append(time.perf_counter() - began)
-
-                async def submit(n: int, places: asyncio.Semaphore) -> None:
-                    nonlocal told
-                    request = enrichment_pb2.SubmitEnrichmentRequest(
-                        priority=(HIGH, MEDIUM, LOW)[n % 3], request_id=f"r{n}"
-                    )
-                    request.track.title = f"Track {n}"
-                    async with places:
-                        answer = await stubs.enrichment.SubmitEnrichment(request, timeout=30)
-                        ledger.acknowledged(request.request_id, answer.job_id)
-                    told += 1
-
-                if round_ == KILLS:
-                    from liner.v1 import queue_admin_pb2
-
-                    async def idle() -> bool:
-                        got = await stubs.queue.GetStats(queue_admin_pb2.GetStatsRequest())
-                        return not any(p.ready + p.delayed + p.leased for p in got.stats.priorities)
-
-                    await eventually(idle, within=300)
-                    await server.terminate()
-                    break
-                # One connection carries 100 calls at once.
-                places = asyncio.Semaphore(80)
-                wave = [asyncio.create_task(submit(round_ * 200 + n, places)) for n in range(200)]
-                before, enough = told, rng.randrange(20, 180)
-                await eventually(lambda: told - before >= enough, within=60)  # noqa: B023
-                server.process.kill()
-                await asyncio.gather(*wave, return_exceptions=True)
-        verdict = judge(ledger, data)
-    recovered.sort()
-    print(  # noqa: T201 - what it is for
-        f"\n{told} acknowledged, {KILLS} kill -9: lost {len(verdict.lost)}, stored twice "
-        f"{len(verdict.doubled)}, done {verdict.done}, dead or waiting {verdict.waiting}; start "
-        f"after a kill {recovered[len(recovered) // 2]:.1f} s, slowest {recovered[-1]:.1f} s"
-    )
-    assert verdict.lost == verdict.doubled == verdict.broken == []
-    assert verdict.done == len(ledger.jobs())

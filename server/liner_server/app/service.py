@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from liner_server import failpoints
 from liner_server.app.parts import Parts, open_parts
 from liner_server.app.tracing import traced_as
 from liner_server.collector import settle_collector
@@ -234,6 +235,7 @@ async def work(settings: Settings) -> None:
 
 async def _until_asked(settings: Settings, process: AbstractAsyncContextManager[App]) -> None:
     configure_logs(settings.log_level, settings.log_format, track_ids=settings.log_track_ids)
+    failpoints.arm(settings.failpoints or "")
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
 

@@ -29,6 +29,7 @@ from liner_server.errors import (
     LinerError,
     NotFoundError,
 )
+from liner_server.failpoints import Point, reach
 from liner_server.ports import ResultStore
 from liner_server.ports_queue import JobQueue, Lease
 
@@ -181,6 +182,8 @@ class Consumer:
                 async with asyncio.timeout(self._policy.store_delay.total_seconds()):
                     await self._stopping.wait()
             return
+        if leases:
+            reach(Point.AFTER_LEASE)
         for lease in leases:
             self._begin(lease)
 
@@ -284,7 +287,9 @@ class Consumer:
             request_id=message.job.request_id,
         )
         enrichment.answer.processing.enrichment_id = message.message_id
+        reach(Point.BEFORE_STORE)
         await self._results.put(enrichment)
+        reach(Point.AFTER_STORE)
         await self._finish(work, enrichment)
         return "done"
 
@@ -292,6 +297,7 @@ class Consumer:
         """Tell others of a stored result, then acknowledge: a crash between tells them again."""
         if self._publish is not None:
             await self._publish(enrichment)
+        reach(Point.BEFORE_ACK)
         await self._queue.ack(work.lease)
 
     async def _enrich(

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 import structlog
 
 from liner_server.errors import LinerError
+from liner_server.failpoints import Point, reach
 from liner_server.queues import admin, pubsub_file, pubsub_wire
 from liner_server.queues.pubsub_copies import Copies
 from liner_server.queues.pubsub_file import Unsent
@@ -117,6 +118,7 @@ class Outbox:
             )
             topic = self._names.topic_of(row.priority)
         carrier = await self._gateway.publish(topic, message)
+        reach(Point.AFTER_SEND)
         old = await self._file.write(
             lambda db: pubsub_file.mark_sent(db, row.message_id, row.round, carrier), reclaims=True
         )

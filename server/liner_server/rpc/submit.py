@@ -9,6 +9,7 @@ from liner.v1 import enrichment_pb2, queue_admin_pb2
 from liner_server import tracing
 from liner_server.context import RequestContext
 from liner_server.errors import InvalidRequestError, LinerError
+from liner_server.failpoints import Point, reach
 from liner_server.ports import ObjectStore, ResultStore
 from liner_server.ports_queue import JobQueue
 from liner_server.rpc import queue_checks, requests
@@ -67,6 +68,7 @@ class SubmitDesk:
         with tracing.span("publish job", tracing.Kind.PRODUCER):
             attributes = {"liner-request-id": context.request_id, **tracing.carrier()}
             job_id = await self._queue.publish(job, attributes=attributes, not_before=not_before)
+        reach(Point.AFTER_PUBLISH)
         await self._note(job_id, request.request_id)
         return enrichment_pb2.SubmitEnrichmentResponse(job_id=job_id)
 
