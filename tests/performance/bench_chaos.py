@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from support.chaos import ON_THE_QUEUE, Chaos
 
-MESSAGES = int(os.environ.get("CHAOS_MESSAGES", "100000"))
-KILLS = int(os.environ.get("CHAOS_KILLS", "300"))
+MESSAGES = int(os.environ.get("CHAOS_MESSAGES", "2000"))
+KILLS = int(os.environ.get("CHAOS_KILLS", "20"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 
 

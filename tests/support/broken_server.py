@@ -37,7 +37,7 @@ def forget_request_ids() -> None:
         return str(letter.job_id)
 
     def publish_all(db: Any, letters: Any, remembered: float) -> list[str]:
-        return [publish(db, *one, remembered) for one in letters]
+        return [publish(db, letter, times, remembered) for letter, times in letters]
 
     leasing.publish = publish
     leasing.publish_all = publish_all
