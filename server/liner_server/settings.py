@@ -155,8 +155,12 @@ class Settings(BaseSettings):
     pubsub_push_certs_url: str = "https://www.googleapis.com/oauth2/v1/certs"
     """Where the certificates of those tokens are."""
 
-    workers: Annotated[int, Field(ge=0, le=1000)] = 4
-    """Queued jobs worked on at once; 0: `serve` takes none, and `worker` cannot start."""
+    workers: Annotated[int, Field(ge=0, le=1000)] = 16
+    """Most queued jobs worked on at once, if the models keep up with so many; 0: `serve` takes
+    none, and `worker` cannot start."""
+
+    workers_least: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Queued jobs worked on at once however slow the models are, up to LINER_WORKERS."""
 
     queue_max_attempts: Annotated[int, Field(ge=1, le=1000)] = 5
     """Attempts at a queued job before it is a dead letter."""

@@ -129,6 +129,11 @@ class Telemetry:
             ("priority", "outcome"),
             registry=self.registry,
         )
+        self.queue_concurrency = Gauge(
+            "liner_queue_concurrency",
+            "Jobs that may be worked on at once now, as the models' speed allows",
+            registry=self.registry,
+        )
         self.in_flight = Gauge(
             "liner_in_flight",
             "Enrichments and validations being worked on",

@@ -134,6 +134,7 @@ async def test_a_stopping_server_gives_back_what_it_cannot_finish(tmp_path: Path
             "LINER_QWEN2_MODEL": "scripted",
             "LINER_MODEL_TIMEOUT_SECONDS": "60",
             "LINER_WORKERS": "50",
+            "LINER_WORKERS_LEAST": "50",
         }
         with Ledger(tmp_path / "ledger") as ledger:
             async with (

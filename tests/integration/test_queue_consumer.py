@@ -15,7 +15,7 @@ from liner_server.errors import (
     UnavailableError,
 )
 from liner_server.ports_queue import Lease
-from liner_server.queues.consumer import ConsumerPolicy
+from liner_server.queues.consumer_policy import ConsumerPolicy
 from support.clock import ManualClock
 from support.eventually import eventually
 from support.job_worker import TitledModel, Worker, working
@@ -386,3 +386,29 @@ async def test_a_queue_that_fails_is_asked_again(tmp_path: Path, clock):
     ) as worker:
         await worker.queue.publish(job("a"))
         await ended(worker, "done")
+
+
+async def test_no_more_is_leased_than_is_worked_on(tmp_path: Path, clock):
+    """What lies leased and idle here could be done by another, and loses its place."""
+    hangs = asyncio.Event().wait
+    model = TitledModel(acts={f"a{n}": hangs for n in range(10)})
+    async with working(tmp_path, clock, model=model, workers=3) as worker:
+        for n in range(10):
+            await worker.queue.publish(job(f"a{n}"))
+        await eventually(lambda: model.asked.total() == 3)
+        stats = await worker.queue.stats()
+
+        assert worker.consumer.limit == worker.consumer.working == 3
+        assert sum(p.leased for p in stats.priorities) == 3
+
+
+async def test_a_model_that_refuses_is_asked_less_at_once(tmp_path: Path, clock):
+    """Four at a time at a quota would be four failures at a time."""
+    refused = fails(ResourceExhaustedError("quota", reason="QUOTA"))
+    async with working(tmp_path, clock, model=TitledModel(acts={"a": refused})) as worker:
+        assert worker.consumer.limit == 4
+        for _ in range(8):
+            await worker.queue.publish(job("a"))
+        await ended(worker, "attempts_exhausted")
+
+        assert worker.consumer.limit < 4

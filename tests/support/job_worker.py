@@ -22,7 +22,8 @@ from liner_server.core.router import Router
 from liner_server.errors import LinerError, NotFoundError
 from liner_server.ports import Question
 from liner_server.ports_queue import JobQueue
-from liner_server.queues.consumer import Consumer, ConsumerPolicy, Publish
+from liner_server.queues.consumer import Consumer, Publish
+from liner_server.queues.consumer_policy import ConsumerPolicy
 from liner_server.queues.sqlite import SqliteQueue
 from liner_server.results.sqlite import SqliteResultStore
 from liner_server.telemetry import Telemetry

@@ -21,7 +21,8 @@ from liner_server.app.tracing import traced_as
 from liner_server.collector import settle_collector
 from liner_server.core.retry import RetryBudget
 from liner_server.logs import configure_logs
-from liner_server.queues.consumer import Consumer, ConsumerPolicy
+from liner_server.queues.consumer import Consumer
+from liner_server.queues.consumer_policy import ConsumerPolicy
 from liner_server.queues.work import QueueWork
 from liner_server.rpc import queue_checks, requests
 from liner_server.rpc.batch import BatchLimits, BatchRunner
@@ -196,12 +197,15 @@ def _work(settings: Settings, parts: Parts) -> QueueWork:
         check=lambda job: requests.check(queue_checks.job_violations(job)),
         policy=ConsumerPolicy(
             workers=settings.workers,
+            workers_least=settings.workers_least,
             job_timeout=timedelta(seconds=settings.queue_job_timeout_seconds),
             max_attempts=settings.queue_max_attempts,
         ),
         observer=parts.telemetry,
         publish=parts.pubsub.announce if parts.pubsub is not None else None,
     )
+    if settings.workers:
+        parts.telemetry.queue_concurrency.set_function(lambda: consumer.limit)
     return QueueWork(
         queue=parts.queue,
         consumer=consumer if settings.workers else None,

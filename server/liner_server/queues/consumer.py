@@ -8,7 +8,7 @@ among its kind, so that a job which kills its worker does not use up its neighbo
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -24,7 +24,6 @@ from liner_server.core.enricher import Enricher
 from liner_server.core.enums import Cause, Priority
 from liner_server.errors import (
     ConflictError,
-    InvalidAudioError,
     InvalidRequestError,
     LinerError,
     NotFoundError,
@@ -32,52 +31,13 @@ from liner_server.errors import (
 from liner_server.failpoints import Point, reach
 from liner_server.ports import ResultStore
 from liner_server.ports_queue import JobQueue, Lease
+from liner_server.queues.concurrency import Concurrency
+from liner_server.queues.consumer_policy import ConsumerPolicy, hopeless, is_overload
 
 _log = structlog.get_logger()
 
 Publish = Callable[[enrichment_pb2.Enrichment], Awaitable[None]]
 """Tells others of a result that is stored; may be called again for one they know."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ConsumerPolicy:
-    """How jobs are worked on."""
-
-    workers: int = 4
-    """Jobs worked on at once; no more are leased."""
-
-    lease: timedelta = timedelta(seconds=30)
-    """How long a job stays with a worker that says nothing; a heartbeat comes three times as
-    often."""
-
-    job_timeout: timedelta = timedelta(seconds=120)
-    """Longest time that one attempt may take."""
-
-    max_attempts: int = 5
-    """Attempts before a job is a dead letter, those included whose worker died."""
-
-    delays: Sequence[timedelta] = tuple(timedelta(seconds=s) for s in (1, 5, 15, 30, 60))
-    """Wait after the first failure, the second, and so on; the last one from then on."""
-
-    pull_wait: timedelta = timedelta(seconds=1)
-    """How long the queue may hold a pull open while it has nothing."""
-
-    suspect_delay: timedelta = timedelta(seconds=1)
-    """Wait of a job that lost its worker while another such job runs."""
-
-    store_delay: timedelta = timedelta(seconds=5)
-    """Wait of a job whose result could not be stored, and of the consumer while the queue fails."""
-
-    def delay(
-        self, attempt: int, *, retry_after: timedelta | None = None, rng: random.Random
-    ) -> timedelta:
-        """Return the wait after the attempt with this number failed.
-
-        Drawn within a fifth of the table's, so that jobs that failed together do not come back
-        together. A provider's Retry-After is a floor, up to the longest delay.
-        """
-        wait = self.delays[min(attempt, len(self.delays)) - 1] * rng.uniform(0.8, 1.2)
-        return max(wait, min(retry_after, max(self.delays))) if retry_after else wait
 
 
 class Observer(Protocol):
@@ -122,6 +82,7 @@ class Consumer:
         self._observer = observer
         self._publish = publish
         self._rng = rng or random.Random()  # noqa: S311 - jitter
+        self._concurrency = Concurrency(least=policy.workers_least, most=policy.workers)
         self._working: dict[str, _Work] = {}
         self._stopping = asyncio.Event()
         self._freed = asyncio.Event()
@@ -131,6 +92,11 @@ class Consumer:
     def working(self) -> int:
         """Jobs being worked on now."""
         return len(self._working)
+
+    @property
+    def limit(self) -> int:
+        """Jobs that would be worked on at once now, were there so many."""
+        return self._concurrency.limit
 
     async def run(self) -> None:
         """Lease and work until drained; what the queue fails at is tried again."""
@@ -165,7 +131,7 @@ class Consumer:
         heartbeat.cancel()
 
     async def _pull(self) -> None:
-        free = self._policy.workers - len(self._working)
+        free = self._concurrency.limit - len(self._working)
         if free <= 0:
             self._freed.clear()
             await self._freed.wait()
@@ -313,16 +279,39 @@ class Consumer:
             enrichment_id=message.message_id,
         )
         current.set(context)
-        with tracing.span(
-            "process job",
-            tracing.Kind.CONSUMER,
-            carrier=message.attributes,
-            attributes={
-                "messaging.message.id": message.message_id,
-                "liner.delivery_attempt": message.delivery_attempt,
-            },
-        ):
-            return await self._enricher.enrich(job.track, job.options, context, operation="queue")
+        began = loop.time()
+        try:
+            with tracing.span(
+                "process job",
+                tracing.Kind.CONSUMER,
+                carrier=message.attributes,
+                attributes={
+                    "messaging.message.id": message.message_id,
+                    "liner.delivery_attempt": message.delivery_attempt,
+                },
+            ):
+                answer = await self._enricher.enrich(
+                    job.track, job.options, context, operation="queue"
+                )
+        except LinerError as error:
+            if is_overload(error.to_item_error().code):
+                self._concurrency.overloaded()
+            raise
+        self._learn(job, answer.processing, loop.time() - began)
+        return answer
+
+    def _learn(
+        self,
+        job: queue_admin_pb2.EnrichmentJob,
+        processing: track_pb2.ProcessingResult,
+        seconds: float,
+    ) -> None:
+        """Let the concurrency follow how long the models took, or that one had too much."""
+        if processing.HasField("error") and is_overload(processing.error.code):
+            self._concurrency.overloaded()
+        elif not processing.from_cache:
+            kind = f"{processing.model} {job.track.HasField('audio')}"
+            self._concurrency.ended(kind, seconds, working=len(self._working))
 
     async def _result_of(
         self, message: queue_admin_pb2.QueueMessage
@@ -335,7 +324,7 @@ class Consumer:
 
     async def _failed(self, work: _Work, error: LinerError | None, told: track_pb2.Error) -> str:
         """Bury what cannot succeed or has used up its attempts; let the rest come again."""
-        cause = _hopeless(error)
+        cause = hopeless(error)
         attempt = work.lease.message.delivery_attempt
         if cause is None and attempt >= self._policy.max_attempts:
             cause = queue_admin_pb2.DEAD_LETTER_CAUSE_ATTEMPTS_EXHAUSTED
@@ -371,19 +360,6 @@ class Consumer:
 
     def _tell(self, work: _Work, outcome: str) -> None:
         self._observer.job_ended(work.lease.message.priority, outcome)
-
-
-def _hopeless(error: LinerError | None) -> Cause | None:
-    """Return why no further attempt can succeed, or None if one may."""
-    match error:
-        case InvalidAudioError():
-            return queue_admin_pb2.DEAD_LETTER_CAUSE_BAD_AUDIO
-        case InvalidRequestError():
-            return queue_admin_pb2.DEAD_LETTER_CAUSE_INVALID
-        case NotFoundError():
-            return queue_admin_pb2.DEAD_LETTER_CAUSE_MISSING_OBJECT
-        case _:
-            return None
 
 
 def _name(work: _Work) -> str:
