@@ -28,6 +28,7 @@ from liner_server.rpc import queue_checks, requests
 from liner_server.rpc.batch import BatchLimits, BatchRunner
 from liner_server.rpc.batch_records import BatchRecords
 from liner_server.rpc.enrichment import EnrichmentServicer
+from liner_server.rpc.health_port import HealthPort
 from liner_server.rpc.identity import TokenAuthenticator
 from liner_server.rpc.interceptors import CallInterceptor, Running
 from liner_server.rpc.queue_admin import QueueAdminServicer
@@ -161,8 +162,14 @@ async def working(settings: Settings) -> AsyncIterator[App]:
         await stack.enter_async_context(traced_as(settings, "liner-worker"))
         parts = await open_parts(settings, stack, serves=False)
         work = await stack.enter_async_context(_work(settings, parts))
+        health = None
+        if settings.port is not None:
+            # Cloud Run sends probes there, and stops what does not listen.
+            health = await stack.enter_async_context(HealthPort(settings.grpc_bind))
 
         async def stop() -> None:
+            if health is not None:
+                await health.drain()
             await work.drain(timedelta(seconds=settings.drain_seconds))
 
         app = App(grpc_address="", drain=stop)

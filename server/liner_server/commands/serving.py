@@ -43,7 +43,8 @@ def worker() -> None:
 
     For a data folder that no server has open: `serve` works on its queue itself. Prints
     `liner-server worker ready http=HOST:PORT` on standard output when it begins; /metrics and
-    /healthz are at that address. Exit codes: 0 stopped as asked, 2 it cannot start, 1 anything
+    /healthz are at that address. With PORT set (Cloud Run) it answers grpc.health.v1 there, and
+    nothing else. Exit codes: 0 stopped as asked, 2 it cannot start, 1 anything
     else.
     """
     from liner_server.settings import SettingsError, load
