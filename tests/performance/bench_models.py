@@ -382,6 +382,29 @@ def test_tokens_of_the_fallback() -> None:
     _run(measure())
 
 
+def test_calls_that_could_not_help() -> None:
+    """The same tracks at the default `min_confidence`, which no unfitted score ever reaches."""
+
+    async def measure() -> None:
+        tracks = [_delivered(seed) for seed in range(50)]
+        async with swift_model() as primary, swift_model() as fallback:
+            await fallback.behave(unsure_every=10_007)
+            for unsure_every, name in ((0, "tells all it is asked"), (5, "cannot tell a fifth")):
+                await primary.behave(unsure_every=unsure_every or 10_007)
+                await fallback.behave(unsure_every=10_007)
+                async with _world(primary, fallback) as world:
+                    answers = await asyncio.gather(*map(world.ask, tracks))
+                seen = await fallback.seen()
+                weak = sum(
+                    any(r.source == track_pb2.SOURCE_MODEL and r.confidence < 0.8 for r in a.fields)
+                    for a in answers
+                )
+                _say(f"primary {name}: tracks with fields under 0.8", f"{weak} of 50")
+                _say("    the fallback was asked about", f"{seen.recordings}", f"< {weak}")
+
+    _run(measure())
+
+
 def _delivered(seed: int) -> track_pb2.Track:
     """Return a track as it is delivered: who, what and when, but not what it sounds like."""
     track = catalogue.clean(seed)

@@ -148,7 +148,7 @@ _PLACES: Mapping[str, Callable[[str], track_pb2.Track]] = {
     "moods": lambda text: _track(moods=["Calm", text]),
     "lyrics": lambda text: _track(lyrics=f"Trains go by\n{text}\nin the blue hour"),
     "tags": lambda text: _track(tags={"comment": text}),
-    "p_line": lambda text: _track(p_line=text),
+    "subgenres": lambda text: _track(subgenres=["Soul", text]),
     "file_name": lambda text: _track(
         audio=track_pb2.Audio(inline=b"x", file_name=f"{text.replace('/', '-')}.wav")
     ),

@@ -149,6 +149,25 @@ def test_what_is_stated_tagged_and_measured_is_told_apart() -> None:
     assert (found["measured"]["seconds"], found["measured"]["loudness_lufs"]) == (183, -9.3)
 
 
+def test_only_data_that_bear_on_what_is_asked_are_told() -> None:
+    """Lyrics say nothing of how a title is spelled, and four kilobytes of them are paid for."""
+    track = track_pb2.Track(
+        title="Blue Hour", label="Slow Tide", lyrics="la la", territories=["DE"], genre="Jazz"
+    )
+
+    def keys(*fields: str) -> set[str]:
+        [_, message] = prompt.messages(
+            {"r1": ask(track, listening=LISTENING)}, frozenset(fields), calibration=Calibration({})
+        )
+        [recording] = json.loads(message["content"])["recordings"]
+        return {*recording, *recording["stated"]} - {"id", "stated", "file_tags"}
+
+    assert keys("title") == {"title"}
+    assert keys("language") == {"title", "lyrics", "territories", "measured"}
+    assert keys("parental_warning") == {"title", "lyrics"}
+    assert keys("genre", "title") == {"title", "label", "lyrics", "genre", "measured"}
+
+
 def test_codes_and_ids_are_not_told() -> None:
     """They say nothing of the music, and what a model does not know it cannot pass on."""
     track = track_pb2.Track(

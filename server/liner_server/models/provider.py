@@ -16,7 +16,7 @@ from liner.v1 import track_pb2
 from liner_server.core.calibration import Calibrated, Calibration
 from liner_server.core.claims import ProviderAnswer
 from liner_server.core.costs import Prices, Spent
-from liner_server.errors import DeadlineError, LinerError, ProviderError
+from liner_server.errors import LinerError, ProviderError
 from liner_server.models import prompt, windows
 from liner_server.models.answer import (
     FieldAnswer,
@@ -28,6 +28,7 @@ from liner_server.models.answer import (
 from liner_server.models.chat import Chat, ChatCall, ChatReply, estimated_tokens
 from liner_server.models.faults import refused
 from liner_server.models.packing import packs
+from liner_server.models.probing import Probe, probe
 from liner_server.models.transport import Endpoint
 from liner_server.ports import Question
 
@@ -57,16 +58,6 @@ class ModelSettings:
 
     pack: int = 8
     """Most tracks that share a prompt."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """What an endpoint turned out to be."""
-
-    ready: bool
-    hears_audio: bool
-    reason: str = ""
-    """Why it is not ready, or why it does not hear; empty when it does all it is configured for."""
 
 
 @dataclass(kw_only=True)
@@ -154,22 +145,15 @@ class ChatProvider:
 
         Never raises for what an endpoint does. Until it is called, hearing is taken on trust.
         """
-        wanted = {self._settings.text_model, self._settings.audio_model} - {""}
-        try:
-            missing = wanted - set(await self._chat.models(deadline=deadline))
-        except ProviderError as error:
-            if error.reason != "MODEL_NOT_FOUND":
-                return Probe(ready=False, hears_audio=self._hears, reason=error.message)
-            # Not every endpoint has a list; the first question will tell.
-            missing = set()
-        except DeadlineError as error:
-            return Probe(ready=False, hears_audio=self._hears, reason=error.message)
-        if missing:
-            reason = f"its endpoint does not have {' and '.join(sorted(missing))}"
-            return Probe(ready=False, hears_audio=self._hears, reason=reason)
-        if not self._settings.audio_model:
-            return Probe(ready=True, hears_audio=False)
-        return await self._probe_ears(deadline)
+        found = await probe(
+            self._chat,
+            text_model=self._settings.text_model,
+            audio_model=self._settings.audio_model,
+            deadline=deadline,
+        )
+        if found.hears_audio is not None:
+            self._hears = found.hears_audio
+        return found
 
     async def propose(self, question: Question) -> ProviderAnswer:
         """Return what the model claims of one track.
@@ -376,26 +360,6 @@ class ChatProvider:
 
     def _invalid(self) -> ProviderError:
         return refused(self.name, "MODEL_ANSWER_INVALID", "answered, but not what was asked for")
-
-    async def _probe_ears(self, deadline: float) -> Probe:
-        content = [*windows.parts([windows.silence()], most=1), {"type": "text", "text": "Say OK."}]
-        call = ChatCall(
-            model=self._settings.audio_model,
-            messages=[{"role": "user", "content": content}],
-            max_tokens=16,
-        )
-        try:
-            await self._chat.complete(call, deadline=deadline)
-        except ProviderError as error:
-            if error.reason in {"MODEL_REQUEST_REFUSED", "MODEL_SERVER_ERROR", "MODEL_NOT_FOUND"}:
-                self._hears = False
-                return Probe(ready=True, hears_audio=False, reason="it takes no sound: text only")
-            if error.reason not in {"MODEL_ANSWER_CUT", "MODEL_DECLINED", "MODEL_REPLY_BROKEN"}:
-                return Probe(ready=False, hears_audio=self._hears, reason=error.message)
-        except DeadlineError as error:
-            return Probe(ready=False, hears_audio=self._hears, reason=error.message)
-        self._hears = True
-        return Probe(ready=True, hears_audio=True)
 
 
 def _settle(pack: Sequence[_Asked], error: LinerError) -> None:
