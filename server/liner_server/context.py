@@ -10,6 +10,10 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from liner_server.core.retry import RetryBudget
+from liner_server.errors import PermissionDeniedError
+
+RESERVED = ".liner/"
+"""Names below this are the server's own: only admins see them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,10 +22,43 @@ class Principal:
 
     name: str
     roles: frozenset[str]
+    owns: tuple[str, ...] = ()
+    """Prefixes of object names that are this principal's. With any, it may use no other names."""
+
+    barred: tuple[str, ...] = ()
+    """Prefixes of object names that are others' alone."""
 
     def may(self, role: str) -> bool:
         """Whether this principal may do what `role` allows."""
         return role in self.roles or "admin" in self.roles
+
+    def may_use(self, object_name: str) -> bool:
+        """Whether objects of this name, or below this prefix, are this principal's to use."""
+        if "admin" in self.roles:
+            return True
+        if object_name.startswith(RESERVED):
+            return False
+        # Of prefixes one inside the other the longest decides.
+        mine, others = (
+            max((len(p) for p in prefixes if object_name.startswith(p)), default=0)
+            for prefixes in (self.owns, self.barred)
+        )
+        return mine > others or not (self.owns or others)
+
+    def check_object(self, object_name: str) -> None:
+        """Pass if objects of this name are this principal's to use, whether they exist or not.
+
+        Raises:
+            PermissionDeniedError: they are not.
+
+        """
+        if not self.may_use(object_name):
+            mine = f"; yours begin with {', '.join(self.owns)}" if self.owns else ""
+            raise PermissionDeniedError(
+                f"objects of this name are not yours to use{mine}",
+                reason="OBJECT_NOT_OWNED",
+                resource=object_name,
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@
     |- DataLossError              bytes do not match their checksum
     |- FailedPreconditionError    the system is in a state that refuses the call
     |- UnauthenticatedError       nobody knows who calls
-    |- PermissionDeniedError      the caller lacks the role
+    |- PermissionDeniedError      the caller may not do this
     |- UnimplementedError         a part of the contract that this build does not answer yet
     |- DeadlineError              the caller's time ran out
     |- ResourceExhaustedError     a limit of size or load; retrying later may help
@@ -137,12 +137,17 @@ class UnauthenticatedError(LinerError):
 
 
 class PermissionDeniedError(LinerError):
-    """The caller is known and lacks the role."""
+    """The caller may not do this."""
 
     code = code_pb2.PERMISSION_DENIED
 
-    def __init__(self, role: str) -> None:
-        super().__init__(f"this call needs the role {role}", reason="ROLE_MISSING")
+    def __init__(self, message: str, *, reason: str, resource: str = "") -> None:
+        super().__init__(message, reason=reason, resource=resource)
+
+    @classmethod
+    def of_role(cls, role: str) -> "PermissionDeniedError":
+        """Return the error for a caller who is known and lacks a role."""
+        return cls(f"this call needs the role {role}", reason="ROLE_MISSING")
 
 
 class UnimplementedError(LinerError):

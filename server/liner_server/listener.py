@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from liner.v1 import track_pb2
@@ -43,7 +43,7 @@ class PoolListener:
             DeadlineError, ResourceExhaustedError, UnavailableError: this time it could not.
 
         """
-        async with self._file(audio) as path:
+        async with self._file(audio, context) as path:
             try:
                 return await self._pool.listen(
                     path,
@@ -61,7 +61,7 @@ class PoolListener:
             UnavailableError: as `listen` does.
 
         """
-        async with self._file(audio) as path:
+        async with self._file(audio, context) as path:
             try:
                 return await self._pool.excerpts(
                     path, count=self._excerpts, deadline=context.deadline
@@ -69,17 +69,34 @@ class PoolListener:
             except AudioError as error:
                 raise _translated(error, audio.object_name) from error
 
-    async def digest(self, audio: track_pb2.Audio) -> bytes:
-        """Return what changes when the audio does, without listening to it."""
+    async def digest(self, audio: track_pb2.Audio, context: RequestContext) -> bytes:
+        """Return what changes when the audio does, without listening to it.
+
+        Raises:
+            NotFoundError: no such object.
+            PermissionDeniedError: it is not the caller's to use.
+
+        """
         if audio.WhichOneof("content") == "inline":
             return b"inline" + audio.inline
+        context.principal.check_object(audio.object_name)
         stored = await self._objects.stat(audio.object_name)
         return f"{stored.object_name}\0{stored.generation}\0{stored.crc32c}".encode()
 
     @asynccontextmanager
-    async def _file(self, audio: track_pb2.Audio) -> AsyncIterator[Path]:
+    async def _file(self, audio: track_pb2.Audio, context: RequestContext) -> AsyncIterator[Path]:
         if audio.WhichOneof("content") != "inline":
-            async with self._objects.local_file(audio.object_name) as path:
+            context.principal.check_object(audio.object_name)
+            async with AsyncExitStack() as stack:
+                opening = self._objects.local_file(audio.object_name)
+                try:
+                    # A store that is elsewhere fetches the object first: that is the caller's time.
+                    async with asyncio.timeout_at(context.deadline):
+                        path = await stack.enter_async_context(opening)
+                except TimeoutError as error:
+                    raise DeadlineError(
+                        "the audio was not here before the deadline", reason="DEADLINE"
+                    ) from error
                 yield path
             return
         path = await asyncio.to_thread(_spill, self._scratch, audio.inline)

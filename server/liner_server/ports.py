@@ -60,7 +60,7 @@ class ObjectStore(Protocol):
     def upload(self, spec: storage_pb2.UploadSpec) -> AbstractAsyncContextManager[Upload]:
         """Open an upload. Leaving the context without `commit` drops it, unless the spec has an
         upload_id: then what was taken is kept for a day and the next upload with this id and
-        name goes on behind it.
+        name goes on behind it. A process that dies loses at most the last 4 MiB taken.
 
         Raises:
             InvalidRequestError: a bad name, or an upload_id that belongs to another name.
@@ -117,12 +117,37 @@ class ObjectStore(Protocol):
 
         """
 
+    async def delete_all(self, objects: Sequence[storage_pb2.StoredObject]) -> int:
+        """Delete these generations, and no others of the same names; return how many were there.
+
+        Durable when it returns. One that is gone, replaced or held by the backend is passed over,
+        so two who delete the same objects at once delete, and count, each of them once.
+        """
+
+    async def drop_uploads(self) -> int:
+        """Drop what is kept of uploads whose day is over; return how many. Open ones stay."""
+
     def local_file(self, name: str) -> AbstractAsyncContextManager[Path]:
         """Open an object as a local file that keeps its bytes for as long as the context is open,
         whatever happens to the object. Not to be written.
 
         Raises:
             NotFoundError: no such object.
+
+        """
+
+    async def signed_url(
+        self, request: storage_pb2.GetSignedURLRequest
+    ) -> storage_pb2.GetSignedURLResponse:
+        """Return a URL that lets anyone who has it read or write this one object until it expires.
+
+        A URL for writing states the generation it replaces, by default the one that is there now
+        (0: none), so it cannot be used twice. The expiry must be set and has been checked.
+
+        Raises:
+            NotFoundError: no such object, for reading.
+            ConflictError: `if_generation_match` does not hold now.
+            FailedPreconditionError: this backend has nothing to sign with.
 
         """
 
@@ -326,10 +351,11 @@ class Listener(Protocol):
 
         """
 
-    async def digest(self, audio: track_pb2.Audio) -> bytes:
+    async def digest(self, audio: track_pb2.Audio, context: RequestContext) -> bytes:
         """Return bytes that are equal only for equal audio, without listening to it.
 
         Raises:
             NotFoundError: there is no such object.
+            PermissionDeniedError: it is not the caller's to use, whether it exists or not.
 
         """

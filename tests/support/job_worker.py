@@ -80,7 +80,7 @@ class NoAudio:
         """Find nothing."""
         raise NotFoundError("no object", reason="OBJECT_NOT_FOUND")
 
-    async def digest(self, audio: track_pb2.Audio) -> bytes:
+    async def digest(self, audio: track_pb2.Audio, context: RequestContext) -> bytes:
         """Find nothing."""
         raise NotFoundError("no object", reason="OBJECT_NOT_FOUND")
 

@@ -562,7 +562,9 @@ class GetSignedURLRequest(_message.Message):
     max_size_bytes: _builtins.int
     """For WRITE: most bytes that may be sent. 0: the server's limit."""
     if_generation_match: _builtins.int
-    """For WRITE: as in UploadSpec."""
+    """For WRITE: the generation that is replaced; 0: none, the object is created. Unset: the one that
+    is there now. So the URL works once: after that the generation is another.
+    """
     @_builtins.property
     def expiry(self) -> _duration_pb2.Duration:
         """How long it holds: 1 s to 7 days. Unset: 15 minutes."""
@@ -744,3 +746,115 @@ class ListObjectsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListObjectsResponse: _TypeAlias = ListObjectsResponse  # noqa: Y015
+
+@_typing.final
+class RunCleanupRequest(_message.Message):
+    """Asks for a clean-up."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALIDATE_ONLY_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    validate_only: _builtins.bool
+    """Only count what would be done."""
+    force: _builtins.bool
+    """Delete however much it is, and whatever the clock says."""
+    request_id: _builtins.str
+    """Names the run in logs; at most 128 characters."""
+    def __init__(
+        self,
+        *,
+        validate_only: _builtins.bool = ...,
+        force: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["force", b"force", "request_id", b"request_id", "validate_only", b"validate_only"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunCleanupRequest: _TypeAlias = RunCleanupRequest  # noqa: Y015
+
+@_typing.final
+class RunCleanupResponse(_message.Message):
+    """What a clean-up did, or with validate_only would have done."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COUNTS_FIELD_NUMBER: _builtins.int
+    NOTICES_OBJECT_FIELD_NUMBER: _builtins.int
+    DUE_SHARE_FIELD_NUMBER: _builtins.int
+    ELAPSED_FIELD_NUMBER: _builtins.int
+    notices_object: _builtins.str
+    """Object that holds the notices of this run, one JSON object a line; empty: there were none."""
+    due_share: _builtins.float
+    """The part of all objects with a limit that was due, in [0, 1]."""
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___CleanupCounts]:
+        """By kind, in the order "temp", "free", "pro", "enterprise", "other" (objects without a known
+        tier), "uploads", "results", "answers".
+        """
+
+    @_builtins.property
+    def elapsed(self) -> _duration_pb2.Duration:
+        """How long it took."""
+
+    def __init__(
+        self,
+        *,
+        counts: _abc.Iterable[Global___CleanupCounts] | None = ...,
+        notices_object: _builtins.str = ...,
+        due_share: _builtins.float = ...,
+        elapsed: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["elapsed", b"elapsed"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "due_share", b"due_share", "elapsed", b"elapsed", "notices_object", b"notices_object"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunCleanupResponse: _TypeAlias = RunCleanupResponse  # noqa: Y015
+
+@_typing.final
+class CleanupCounts(_message.Message):
+    """What became of the objects of one kind."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    KIND_FIELD_NUMBER: _builtins.int
+    EXAMINED_FIELD_NUMBER: _builtins.int
+    DUE_FIELD_NUMBER: _builtins.int
+    DELETED_FIELD_NUMBER: _builtins.int
+    NOTICED_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
+    kind: _builtins.str
+    """The kind."""
+    examined: _builtins.int
+    """Looked at."""
+    due: _builtins.int
+    """Had had their time."""
+    deleted: _builtins.int
+    """Deleted in this run; less than `due` where somebody else was quicker."""
+    noticed: _builtins.int
+    """Got a notice: due within 7 days."""
+    held: _builtins.int
+    """Kept by a legal hold."""
+    def __init__(
+        self,
+        *,
+        kind: _builtins.str = ...,
+        examined: _builtins.int = ...,
+        due: _builtins.int = ...,
+        deleted: _builtins.int = ...,
+        noticed: _builtins.int = ...,
+        held: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deleted", b"deleted", "due", b"due", "examined", b"examined", "held", b"held", "kind", b"kind", "noticed", b"noticed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CleanupCounts: _TypeAlias = CleanupCounts  # noqa: Y015

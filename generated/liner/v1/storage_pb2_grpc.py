@@ -29,9 +29,16 @@ class StorageServiceStub:
     """Keeps audio objects, on local disk or in Google Cloud Storage, with the same meaning.
 
     Object names: 1 to 1,024 bytes of UTF-8 in NFC; segments are separated by "/"; no empty, "." or
-    ".." segment, no backslash, no control character, no leading "/". Names under "temp/" are
-    deleted after 24 hours. Reading needs the role objects.read, writing objects.write, deleting
-    objects.admin.
+    ".." segment, no backslash, no control character, no leading "/". Names under ".liner/" are the
+    server's own. Reading needs the role objects.read, writing objects.write, deleting objects.admin.
+    A token may own prefixes: then it may use no other names, and nobody else these
+    (PERMISSION_DENIED, whether the object exists or not).
+
+    RunCleanup deletes what has had its time, counted from custom_time, else from create_time: names
+    under "temp/" after 24 hours, others by their metadata "tier": "free" after 30 days, "pro" after
+    180, "enterprise" after the days in their metadata "retention-days", or else never. Metadata
+    "legal-hold": "true" keeps an object whatever its name or tier. Without a tier it is kept. The
+    days are the server's settings.
     """
 
     def __init__(self, channel):
@@ -75,15 +82,27 @@ class StorageServiceStub:
                 request_serializer=liner_dot_v1_dot_storage__pb2.ListObjectsRequest.SerializeToString,
                 response_deserializer=liner_dot_v1_dot_storage__pb2.ListObjectsResponse.FromString,
                 _registered_method=True)
+        self.RunCleanup = channel.unary_unary(
+                '/liner.v1.StorageService/RunCleanup',
+                request_serializer=liner_dot_v1_dot_storage__pb2.RunCleanupRequest.SerializeToString,
+                response_deserializer=liner_dot_v1_dot_storage__pb2.RunCleanupResponse.FromString,
+                _registered_method=True)
 
 
 class StorageServiceServicer:
     """Keeps audio objects, on local disk or in Google Cloud Storage, with the same meaning.
 
     Object names: 1 to 1,024 bytes of UTF-8 in NFC; segments are separated by "/"; no empty, "." or
-    ".." segment, no backslash, no control character, no leading "/". Names under "temp/" are
-    deleted after 24 hours. Reading needs the role objects.read, writing objects.write, deleting
-    objects.admin.
+    ".." segment, no backslash, no control character, no leading "/". Names under ".liner/" are the
+    server's own. Reading needs the role objects.read, writing objects.write, deleting objects.admin.
+    A token may own prefixes: then it may use no other names, and nobody else these
+    (PERMISSION_DENIED, whether the object exists or not).
+
+    RunCleanup deletes what has had its time, counted from custom_time, else from create_time: names
+    under "temp/" after 24 hours, others by their metadata "tier": "free" after 30 days, "pro" after
+    180, "enterprise" after the days in their metadata "retention-days", or else never. Metadata
+    "legal-hold": "true" keeps an object whatever its name or tier. Without a tier it is kept. The
+    days are the server's settings.
     """
 
     def Upload(self, request_iterator, context):
@@ -120,8 +139,10 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetSignedURL(self, request, context):
-        """Makes a URL with which anyone may read or write one object until it expires.
-        Errors: INVALID_ARGUMENT (expiry over 7 days), NOT_FOUND (for reading).
+        """Makes a URL with which anyone may read or write one object until it expires. Reading needs the
+        role objects.read, writing objects.write.
+        Errors: INVALID_ARGUMENT (expiry over 7 days), NOT_FOUND (for reading), ABORTED (generation
+        does not match), FAILED_PRECONDITION (the server has nothing to sign with).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -135,7 +156,18 @@ class StorageServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListObjects(self, request, context):
-        """Lists objects by name, in byte order.
+        """Lists objects by name, in byte order; those that the caller may not use are left out.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RunCleanup(self, request, context):
+        """Deletes objects that have had their time, what is left of broken uploads, and old results, and
+        writes a notice of what is due within 7 days. May be called again at any time, and twice at
+        once. `liner-server cleanup` calls it. Set a deadline: judging a million objects takes minutes.
+        Errors: FAILED_PRECONDITION (CLEANUP_SHARE: too large a part would go at once; CLEANUP_CLOCK:
+        the clock stands far from what is stored); nothing was deleted then.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -179,6 +211,11 @@ def add_StorageServiceServicer_to_server(servicer, server):
                     request_deserializer=liner_dot_v1_dot_storage__pb2.ListObjectsRequest.FromString,
                     response_serializer=liner_dot_v1_dot_storage__pb2.ListObjectsResponse.SerializeToString,
             ),
+            'RunCleanup': grpc.unary_unary_rpc_method_handler(
+                    servicer.RunCleanup,
+                    request_deserializer=liner_dot_v1_dot_storage__pb2.RunCleanupRequest.FromString,
+                    response_serializer=liner_dot_v1_dot_storage__pb2.RunCleanupResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'liner.v1.StorageService', rpc_method_handlers)
@@ -191,9 +228,16 @@ class StorageService:
     """Keeps audio objects, on local disk or in Google Cloud Storage, with the same meaning.
 
     Object names: 1 to 1,024 bytes of UTF-8 in NFC; segments are separated by "/"; no empty, "." or
-    ".." segment, no backslash, no control character, no leading "/". Names under "temp/" are
-    deleted after 24 hours. Reading needs the role objects.read, writing objects.write, deleting
-    objects.admin.
+    ".." segment, no backslash, no control character, no leading "/". Names under ".liner/" are the
+    server's own. Reading needs the role objects.read, writing objects.write, deleting objects.admin.
+    A token may own prefixes: then it may use no other names, and nobody else these
+    (PERMISSION_DENIED, whether the object exists or not).
+
+    RunCleanup deletes what has had its time, counted from custom_time, else from create_time: names
+    under "temp/" after 24 hours, others by their metadata "tier": "free" after 30 days, "pro" after
+    180, "enterprise" after the days in their metadata "retention-days", or else never. Metadata
+    "legal-hold": "true" keeps an object whatever its name or tier. Without a tier it is kept. The
+    days are the server's settings.
     """
 
     @staticmethod
@@ -375,6 +419,33 @@ class StorageService:
             '/liner.v1.StorageService/ListObjects',
             liner_dot_v1_dot_storage__pb2.ListObjectsRequest.SerializeToString,
             liner_dot_v1_dot_storage__pb2.ListObjectsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RunCleanup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/liner.v1.StorageService/RunCleanup',
+            liner_dot_v1_dot_storage__pb2.RunCleanupRequest.SerializeToString,
+            liner_dot_v1_dot_storage__pb2.RunCleanupResponse.FromString,
             options,
             channel_credentials,
             insecure,

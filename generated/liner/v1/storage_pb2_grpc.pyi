@@ -30,9 +30,16 @@ class StorageServiceStub:
     """Keeps audio objects, on local disk or in Google Cloud Storage, with the same meaning.
 
     Object names: 1 to 1,024 bytes of UTF-8 in NFC; segments are separated by "/"; no empty, "." or
-    ".." segment, no backslash, no control character, no leading "/". Names under "temp/" are
-    deleted after 24 hours. Reading needs the role objects.read, writing objects.write, deleting
-    objects.admin.
+    ".." segment, no backslash, no control character, no leading "/". Names under ".liner/" are the
+    server's own. Reading needs the role objects.read, writing objects.write, deleting objects.admin.
+    A token may own prefixes: then it may use no other names, and nobody else these
+    (PERMISSION_DENIED, whether the object exists or not).
+
+    RunCleanup deletes what has had its time, counted from custom_time, else from create_time: names
+    under "temp/" after 24 hours, others by their metadata "tier": "free" after 30 days, "pro" after
+    180, "enterprise" after the days in their metadata "retention-days", or else never. Metadata
+    "legal-hold": "true" keeps an object whatever its name or tier. Without a tier it is kept. The
+    days are the server's settings.
     """
 
     @_typing.overload
@@ -55,22 +62,38 @@ class StorageServiceStub:
     Delete: _grpc.UnaryUnaryMultiCallable[_storage_pb2.DeleteRequest, _storage_pb2.DeleteResponse]
     """Deletes an object. Errors: NOT_FOUND, ABORTED."""
     GetSignedURL: _grpc.UnaryUnaryMultiCallable[_storage_pb2.GetSignedURLRequest, _storage_pb2.GetSignedURLResponse]
-    """Makes a URL with which anyone may read or write one object until it expires.
-    Errors: INVALID_ARGUMENT (expiry over 7 days), NOT_FOUND (for reading).
+    """Makes a URL with which anyone may read or write one object until it expires. Reading needs the
+    role objects.read, writing objects.write.
+    Errors: INVALID_ARGUMENT (expiry over 7 days), NOT_FOUND (for reading), ABORTED (generation
+    does not match), FAILED_PRECONDITION (the server has nothing to sign with).
     """
     StatObject: _grpc.UnaryUnaryMultiCallable[_storage_pb2.StatObjectRequest, _storage_pb2.StatObjectResponse]
     """Returns an object's facts. Errors: NOT_FOUND."""
     ListObjects: _grpc.UnaryUnaryMultiCallable[_storage_pb2.ListObjectsRequest, _storage_pb2.ListObjectsResponse]
-    """Lists objects by name, in byte order."""
+    """Lists objects by name, in byte order; those that the caller may not use are left out."""
+    RunCleanup: _grpc.UnaryUnaryMultiCallable[_storage_pb2.RunCleanupRequest, _storage_pb2.RunCleanupResponse]
+    """Deletes objects that have had their time, what is left of broken uploads, and old results, and
+    writes a notice of what is due within 7 days. May be called again at any time, and twice at
+    once. `liner-server cleanup` calls it. Set a deadline: judging a million objects takes minutes.
+    Errors: FAILED_PRECONDITION (CLEANUP_SHARE: too large a part would go at once; CLEANUP_CLOCK:
+    the clock stands far from what is stored); nothing was deleted then.
+    """
 
 @_typing.type_check_only
 class StorageServiceAsyncStub(StorageServiceStub):
     """Keeps audio objects, on local disk or in Google Cloud Storage, with the same meaning.
 
     Object names: 1 to 1,024 bytes of UTF-8 in NFC; segments are separated by "/"; no empty, "." or
-    ".." segment, no backslash, no control character, no leading "/". Names under "temp/" are
-    deleted after 24 hours. Reading needs the role objects.read, writing objects.write, deleting
-    objects.admin.
+    ".." segment, no backslash, no control character, no leading "/". Names under ".liner/" are the
+    server's own. Reading needs the role objects.read, writing objects.write, deleting objects.admin.
+    A token may own prefixes: then it may use no other names, and nobody else these
+    (PERMISSION_DENIED, whether the object exists or not).
+
+    RunCleanup deletes what has had its time, counted from custom_time, else from create_time: names
+    under "temp/" after 24 hours, others by their metadata "tier": "free" after 30 days, "pro" after
+    180, "enterprise" after the days in their metadata "retention-days", or else never. Metadata
+    "legal-hold": "true" keeps an object whatever its name or tier. Without a tier it is kept. The
+    days are the server's settings.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -90,21 +113,37 @@ class StorageServiceAsyncStub(StorageServiceStub):
     Delete: _aio.UnaryUnaryMultiCallable[_storage_pb2.DeleteRequest, _storage_pb2.DeleteResponse]  # type: ignore[assignment]
     """Deletes an object. Errors: NOT_FOUND, ABORTED."""
     GetSignedURL: _aio.UnaryUnaryMultiCallable[_storage_pb2.GetSignedURLRequest, _storage_pb2.GetSignedURLResponse]  # type: ignore[assignment]
-    """Makes a URL with which anyone may read or write one object until it expires.
-    Errors: INVALID_ARGUMENT (expiry over 7 days), NOT_FOUND (for reading).
+    """Makes a URL with which anyone may read or write one object until it expires. Reading needs the
+    role objects.read, writing objects.write.
+    Errors: INVALID_ARGUMENT (expiry over 7 days), NOT_FOUND (for reading), ABORTED (generation
+    does not match), FAILED_PRECONDITION (the server has nothing to sign with).
     """
     StatObject: _aio.UnaryUnaryMultiCallable[_storage_pb2.StatObjectRequest, _storage_pb2.StatObjectResponse]  # type: ignore[assignment]
     """Returns an object's facts. Errors: NOT_FOUND."""
     ListObjects: _aio.UnaryUnaryMultiCallable[_storage_pb2.ListObjectsRequest, _storage_pb2.ListObjectsResponse]  # type: ignore[assignment]
-    """Lists objects by name, in byte order."""
+    """Lists objects by name, in byte order; those that the caller may not use are left out."""
+    RunCleanup: _aio.UnaryUnaryMultiCallable[_storage_pb2.RunCleanupRequest, _storage_pb2.RunCleanupResponse]  # type: ignore[assignment]
+    """Deletes objects that have had their time, what is left of broken uploads, and old results, and
+    writes a notice of what is due within 7 days. May be called again at any time, and twice at
+    once. `liner-server cleanup` calls it. Set a deadline: judging a million objects takes minutes.
+    Errors: FAILED_PRECONDITION (CLEANUP_SHARE: too large a part would go at once; CLEANUP_CLOCK:
+    the clock stands far from what is stored); nothing was deleted then.
+    """
 
 class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
     """Keeps audio objects, on local disk or in Google Cloud Storage, with the same meaning.
 
     Object names: 1 to 1,024 bytes of UTF-8 in NFC; segments are separated by "/"; no empty, "." or
-    ".." segment, no backslash, no control character, no leading "/". Names under "temp/" are
-    deleted after 24 hours. Reading needs the role objects.read, writing objects.write, deleting
-    objects.admin.
+    ".." segment, no backslash, no control character, no leading "/". Names under ".liner/" are the
+    server's own. Reading needs the role objects.read, writing objects.write, deleting objects.admin.
+    A token may own prefixes: then it may use no other names, and nobody else these
+    (PERMISSION_DENIED, whether the object exists or not).
+
+    RunCleanup deletes what has had its time, counted from custom_time, else from create_time: names
+    under "temp/" after 24 hours, others by their metadata "tier": "free" after 30 days, "pro" after
+    180, "enterprise" after the days in their metadata "retention-days", or else never. Metadata
+    "legal-hold": "true" keeps an object whatever its name or tier. Without a tier it is kept. The
+    days are the server's settings.
     """
 
     @_abc_1.abstractmethod
@@ -152,8 +191,10 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.GetSignedURLRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.GetSignedURLResponse, _abc.Awaitable[_storage_pb2.GetSignedURLResponse]]:
-        """Makes a URL with which anyone may read or write one object until it expires.
-        Errors: INVALID_ARGUMENT (expiry over 7 days), NOT_FOUND (for reading).
+        """Makes a URL with which anyone may read or write one object until it expires. Reading needs the
+        role objects.read, writing objects.write.
+        Errors: INVALID_ARGUMENT (expiry over 7 days), NOT_FOUND (for reading), ABORTED (generation
+        does not match), FAILED_PRECONDITION (the server has nothing to sign with).
         """
 
     @_abc_1.abstractmethod
@@ -170,6 +211,19 @@ class StorageServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _storage_pb2.ListObjectsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_storage_pb2.ListObjectsResponse, _abc.Awaitable[_storage_pb2.ListObjectsResponse]]:
-        """Lists objects by name, in byte order."""
+        """Lists objects by name, in byte order; those that the caller may not use are left out."""
+
+    @_abc_1.abstractmethod
+    def RunCleanup(
+        self,
+        request: _storage_pb2.RunCleanupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_storage_pb2.RunCleanupResponse, _abc.Awaitable[_storage_pb2.RunCleanupResponse]]:
+        """Deletes objects that have had their time, what is left of broken uploads, and old results, and
+        writes a notice of what is due within 7 days. May be called again at any time, and twice at
+        once. `liner-server cleanup` calls it. Set a deadline: judging a million objects takes minutes.
+        Errors: FAILED_PRECONDITION (CLEANUP_SHARE: too large a part would go at once; CLEANUP_CLOCK:
+        the clock stands far from what is stored); nothing was deleted then.
+        """
 
 def add_StorageServiceServicer_to_server(servicer: StorageServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -124,7 +124,7 @@ class Enricher:
         asked = _Asked(track=track, options=options, policy=_policy(options), operation=operation)
         model, outcome = self._embedded.name, "ok"
         try:
-            digest = await self._digest(track)
+            digest = await self._digest(track, context)
             plan = self._plan(asked, digest, context)
             if plan.lanes:
                 model = plan.lanes[0].name
@@ -162,14 +162,14 @@ class Enricher:
             verdict.audio_identity.CopyFrom(audio_identity(listening))
         return verdict
 
-    async def _digest(self, track: track_pb2.Track) -> bytes:
+    async def _digest(self, track: track_pb2.Track, context: RequestContext) -> bytes:
         """What the track says and holds: audio counts by its bytes, not by the way it came."""
         told = track_pb2.Track()
         told.CopyFrom(track)
         told.ClearField("track_id")
         audio = b""
         if track.HasField("audio"):
-            audio = await self._listener.digest(track.audio)
+            audio = await self._listener.digest(track.audio, context)
             told.audio.ClearField("content")
         return answer_key(told.SerializeToString(deterministic=True), audio)
 

@@ -7,7 +7,7 @@ makes the next start delete it.
 import hashlib
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from typing import Any
 from liner.v1 import storage_pb2
 
 from liner_server.errors import (
-    ConflictError,
     DataLossError,
     FailedPreconditionError,
     InvalidRequestError,
@@ -24,6 +23,7 @@ from liner_server.errors import (
     ResourceExhaustedError,
     UnavailableError,
 )
+from liner_server.objects.names import check_generation
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS objects(
@@ -75,13 +75,7 @@ class Index:
 
         """
         row = self._row("SELECT generation FROM objects WHERE name = ?", name)
-        current = row[0] if row else 0
-        if expected is not None and expected != current:
-            raise ConflictError(
-                f"{name} is at generation {current}, not {expected}",
-                reason="GENERATION",
-                resource=name,
-            )
+        check_generation(name, row[0] if row else 0, expected)
 
     def names(self, prefix: str, after: str, limit: int) -> list[storage_pb2.StoredObject]:
         """Return objects by name in byte order, which is SQLite's own for text."""
@@ -147,6 +141,22 @@ class Index:
             self._db.execute("INSERT OR IGNORE INTO doomed VALUES (?)", (file,))
         return file
 
+    def delete_all(self, objects: Iterable[storage_pb2.StoredObject]) -> list[str]:
+        """Make these generations vanish in one step; return their files, which are doomed now."""
+        doomed = []
+        with self._transaction():
+            for stored in objects:
+                gone = self._db.execute(
+                    "DELETE FROM objects WHERE name = ? AND generation = ?",
+                    (stored.object_name, stored.generation),
+                )
+                if gone.rowcount:
+                    doomed.append(file_name(stored.object_name, stored.generation))
+            self._db.executemany(
+                "INSERT OR IGNORE INTO doomed VALUES (?)", ((file,) for file in doomed)
+            )
+        return doomed
+
     def doom(self, file: str) -> None:
         """Let the next start delete a file, unless `put` or `forget` comes first."""
         with self._transaction():
@@ -157,10 +167,10 @@ class Index:
         with _translated():
             return [file for (file,) in self._db.execute("SELECT file FROM doomed")]
 
-    def forget(self, file: str) -> None:
-        """Say that a doomed file is gone."""
+    def forget(self, *files: str) -> None:
+        """Say that doomed files are gone."""
         with self._transaction():
-            self._db.execute("DELETE FROM doomed WHERE file = ?", (file,))
+            self._db.executemany("DELETE FROM doomed WHERE file = ?", ((file,) for file in files))
 
     def begin_upload(self, spec: storage_pb2.UploadSpec, expires: float) -> bool:
         """Remember a resumable upload; return whether it goes on.
@@ -202,6 +212,21 @@ class Index:
             known.object.ParseFromString(row[1])
             known.persisted_size = known.object.size_bytes
         return known
+
+    def expired_uploads(self) -> list[str]:
+        """Return the ids of uploads whose time is over."""
+        with _translated():
+            rows = self._db.execute(
+                "SELECT upload_id FROM uploads WHERE expires <= ?", (time.time(),)
+            )
+            return [upload_id for (upload_id,) in rows]
+
+    def forget_upload(self, upload_id: str) -> None:
+        """Forget an upload whose time is over, unless it has begun anew meanwhile."""
+        with self._transaction():
+            self._db.execute(
+                "DELETE FROM uploads WHERE upload_id = ? AND expires <= ?", (upload_id, time.time())
+            )
 
     def live_uploads(self) -> list[str]:
         """Return the ids whose parts are to be kept, and forget those that have expired."""

@@ -13,8 +13,6 @@ a crash leaves no file that nothing knows of.
 
 import asyncio
 import contextlib
-import errno
-import fcntl
 import hashlib
 import os
 import time
@@ -35,12 +33,13 @@ from liner_server.errors import (
     LinerError,
     NotFoundError,
     OutOfRangeError,
-    ResourceExhaustedError,
-    UnavailableError,
 )
+from liner_server.objects import local_disk
 from liner_server.objects.index import Index, file_name
+from liner_server.objects.local_disk import disk_error, size_of, sync_folder
 from liner_server.objects.local_upload import LocalUpload, check_size
-from liner_server.objects.names import check_name
+from liner_server.objects.names import check_generation, check_name
+from liner_server.objects.signing import Grant, UrlSigner
 
 _T = TypeVar("_T")
 _KEEP_UPLOADS = timedelta(days=1)
@@ -52,9 +51,15 @@ class LocalObjectStore:
     """The `ObjectStore` of one folder, for one process: `async with LocalObjectStore(folder)`."""
 
     def __init__(
-        self, root: Path, *, max_object_bytes: int = 4 << 30, spare_bytes: int = _SPARE_BYTES
+        self,
+        root: Path,
+        *,
+        max_object_bytes: int = 4 << 30,
+        spare_bytes: int = _SPARE_BYTES,
+        signer: UrlSigner | None = None,
     ) -> None:
         self._root = root
+        self._signer = signer
         self._max_bytes = max_object_bytes
         self._spare_bytes = spare_bytes
         self._files = ThreadPoolExecutor(_THREADS, thread_name_prefix="objects")
@@ -118,7 +123,7 @@ class LocalObjectStore:
                 f"no upload {upload_id} is kept", reason="UPLOAD_NOT_FOUND", resource=upload_id
             )
         if not found.HasField("object"):
-            found.persisted_size = await self._in(self._files, _size, self._part(upload_id))
+            found.persisted_size = await self._in(self._files, size_of, self._part(upload_id))
         return found
 
     @contextlib.asynccontextmanager
@@ -137,7 +142,7 @@ class LocalObjectStore:
             self._owner, lambda opened: opened[1].close(), self._open, name
         )
         try:
-            _check_generation(stored, if_generation_match)
+            check_generation(name, stored.generation, if_generation_match)
             end = offset + length if length else stored.size_bytes
             if not 0 <= offset <= end <= stored.size_bytes:
                 raise OutOfRangeError(
@@ -166,6 +171,59 @@ class LocalObjectStore:
         doomed = await self._in(self._owner, self._index.delete, name, if_generation_match)
         await self._in(self._owner, self._remove, doomed)
 
+    async def delete_all(self, objects: Sequence[storage_pb2.StoredObject]) -> int:
+        """Delete these generations; see the port."""
+        doomed = await self._in(self._owner, self._index.delete_all, objects)
+        await self._in(self._owner, self._remove, *doomed)
+        return len(doomed)
+
+    async def drop_uploads(self) -> int:
+        """Drop what is kept of uploads whose day is over; see the port."""
+        dropped = 0
+        for upload_id in await self._in(self._owner, self._index.expired_uploads):
+            if upload_id in self._open_uploads:
+                continue
+            # Held open here, so that nobody goes on with the part while it is removed.
+            self._open_uploads.add(upload_id)
+            try:
+                await self._in(self._files, self._part(upload_id).unlink, True)
+                await self._in(self._owner, self._index.forget_upload, upload_id)
+            finally:
+                self._open_uploads.discard(upload_id)
+            dropped += 1
+        return dropped
+
+    async def signed_url(
+        self, request: storage_pb2.GetSignedURLRequest
+    ) -> storage_pb2.GetSignedURLResponse:
+        """Return a URL that allows one thing; see the port."""
+        check_name(request.object_name)
+        if self._signer is None:
+            raise FailedPreconditionError("nothing serves signed URLs here", reason="NO_SIGNER")
+        writes = request.operation == storage_pb2.SIGNED_URL_OPERATION_WRITE
+        try:
+            generation = (await self.stat(request.object_name)).generation
+        except NotFoundError:
+            if not writes:
+                raise
+            generation = 0
+        if writes and request.HasField("if_generation_match"):
+            check_generation(request.object_name, generation, request.if_generation_match)
+        grant = Grant(
+            name=request.object_name,
+            writes=writes,
+            expires=int(time.time()) + max(1, round(request.expiry.ToTimedelta().total_seconds())),
+            content_type=request.content_type,
+            max_bytes=min(request.max_size_bytes or self._max_bytes, self._max_bytes),
+            generation=generation,
+        )
+        url = await self._in(self._files, self._signer.sign, grant)
+        response = storage_pb2.GetSignedURLResponse(url=url)
+        if writes and request.content_type:
+            response.headers["Content-Type"] = request.content_type
+        response.expire_time.FromSeconds(grant.expires)
+        return response
+
     @contextlib.asynccontextmanager
     async def local_file(self, name: str) -> AsyncIterator[Path]:
         """Open an object as a file; see the port."""
@@ -184,7 +242,7 @@ class LocalObjectStore:
         lock = (self._root / "index.sqlite.lock").open("ab")
         try:
             # What a crash left is cleared below. Were another process alive, it would be its work.
-            _lock(lock)
+            local_disk.lock(lock)
             index = self._clear()
         except BaseException:
             lock.close()
@@ -222,11 +280,12 @@ class LocalObjectStore:
     def _part(self, key: str) -> Path:
         return self._root / "uploads" / hashlib.sha256(key.encode()).hexdigest()
 
-    def _remove(self, file: str) -> None:
+    def _remove(self, *files: str) -> None:
         # The change is durable already: a file that stays is for the next start, as after a crash.
         with contextlib.suppress(OSError, LinerError):
-            (self._root / "data" / file).unlink(missing_ok=True)
-            self._index.forget(file)
+            for file in files:
+                (self._root / "data" / file).unlink(missing_ok=True)
+            self._index.forget(*files)
 
     def publish(
         self, part: Path, stored: storage_pb2.StoredObject, spec: storage_pb2.UploadSpec
@@ -240,9 +299,9 @@ class LocalObjectStore:
         self._index.doom(file)
         if not target.parent.exists():
             target.parent.mkdir()
-            _sync_folder(target.parent.parent)
+            sync_folder(target.parent.parent)
         part.replace(target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         replaced = self._index.put(stored, expected, spec.upload_id)
         if replaced:
             self._remove(replaced)
@@ -280,7 +339,7 @@ class LocalObjectStore:
         try:
             return await loop.run_in_executor(executor, work, *arguments)
         except OSError as error:
-            raise _disk_error(error) from error
+            raise disk_error(error) from error
 
     async def _held(
         self,
@@ -302,7 +361,7 @@ class LocalObjectStore:
             future.add_done_callback(drop)
             raise
         except OSError as error:
-            raise _disk_error(error) from error
+            raise disk_error(error) from error
 
     def _expiry(self) -> float:
         return time.time() + _KEEP_UPLOADS.total_seconds()
@@ -316,50 +375,3 @@ class LocalObjectStore:
     def spare_bytes(self) -> int:
         """Room on the disk that uploads may not take: deleting needs some, to make more."""
         return self._spare_bytes
-
-
-def _check_generation(stored: storage_pb2.StoredObject, expected: int | None) -> None:
-    if expected is not None and stored.generation != expected:
-        raise ConflictError(
-            f"{stored.object_name} is at generation {stored.generation}, not {expected}",
-            reason="GENERATION",
-            resource=stored.object_name,
-        )
-
-
-def _size(part: Path) -> int:
-    try:
-        return part.stat().st_size
-    except FileNotFoundError:
-        # The upload is known a moment before its first byte has a file.
-        return 0
-
-
-def _lock(file: BinaryIO) -> None:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise FailedPreconditionError(
-            "another process uses this object store's folder", reason="STORE_IN_USE"
-        ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _disk_error(error: OSError) -> LinerError:
-    text = f"the object store's disk: {error.strerror or error}"
-    match error.errno:
-        case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return ResourceExhaustedError(text, reason="DISK_FULL")
-        case errno.EROFS | errno.EACCES | errno.EPERM:
-            return FailedPreconditionError(text, reason="DISK_READ_ONLY")
-        case errno.ENOENT:
-            return DataLossError(text, reason="FILE_LOST")
-        case _:
-            return UnavailableError(text, reason="DISK")

@@ -1,9 +1,9 @@
-"""What an object may be called, on every backend and every operating system."""
+"""What holds for objects on every backend: what they may be called, and which is meant."""
 
 import re
 import unicodedata
 
-from liner_server.errors import InvalidRequestError
+from liner_server.errors import ConflictError, InvalidRequestError
 
 MAX_NAME_BYTES = 1024
 _DEVICES = re.compile(
@@ -25,6 +25,21 @@ def check_name(name: str) -> None:
     fault = _fault(name)
     if fault:
         raise InvalidRequestError.of("object_name", fault, "OBJECT_NAME")
+
+
+def check_generation(name: str, current: int, expected: int | None) -> None:
+    """Pass if the object's generation is the expected one; 0 stands for no such object.
+
+    Raises:
+        ConflictError: it is another.
+
+    """
+    if expected is not None and expected != current:
+        raise ConflictError(
+            f"{name} is at generation {current}, not {expected}",
+            reason="GENERATION",
+            resource=name,
+        )
 
 
 def _fault(name: str) -> str:

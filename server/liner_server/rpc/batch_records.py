@@ -98,7 +98,9 @@ class BatchRecords:
                 )
             record = BatchRecord(batch_id=config.batch_id or uuid.uuid4().hex, owner=principal.name)
         if record.owner != principal.name:
-            raise PermissionDeniedError("of the batch's owner")
+            raise PermissionDeniedError(
+                "this batch is another caller's", reason="BATCH_NOT_OWNED", resource=record.batch_id
+            )
         if record.open:
             raise FailedPreconditionError(
                 f"batch {record.batch_id} is open on another stream", reason="BATCH_OPEN"

@@ -8,12 +8,13 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from liner_server.context import Principal
-from liner_server.errors import PermissionDeniedError, UnauthenticatedError
+from liner_server.context import RESERVED, Principal
+from liner_server.errors import LinerError, PermissionDeniedError, UnauthenticatedError
+from liner_server.objects.names import check_name
 from liner_server.settings import SettingsError
 
 LOCAL = Principal(name="local", roles=frozenset({"admin"}))
@@ -59,7 +60,8 @@ ROLE_OF_METHOD: Mapping[str, str] = {
     _STORAGE + "Download": "objects.read",
     _STORAGE + "StatObject": "objects.read",
     _STORAGE + "ListObjects": "objects.read",
-    _STORAGE + "GetSignedURL": "objects.write",
+    _STORAGE + "GetSignedURL": "objects.read|objects.write",
+    _STORAGE + "RunCleanup": "objects.admin",
     _STORAGE + "Delete": "objects.admin",
     _EXPERIMENT + "GetReport": "experiment.read",
     _EXPERIMENT + "ListExperiments": "experiment.read",
@@ -73,13 +75,19 @@ ROLE_OF_METHOD: Mapping[str, str] = {
     _CHANNELZ + "GetSubchannel": "operator",
     _CHANNELZ + "GetSocket": "operator",
 }
-"""The role each method needs. A method that is not here is refused to all but admins; a test
-holds the table against the contract."""
+"""The role each method needs; between | one of them. A method that is not here is refused to all
+but admins; a test holds the table against the contract."""
 
-ROLES = frozenset(ROLE_OF_METHOD.values()) - {OPEN} | {"admin"}
+ROLES = (
+    frozenset(role for roles in ROLE_OF_METHOD.values() for role in roles.split("|"))
+    - {OPEN}
+    | {"admin"}
+)
 """Every role that a token may carry."""
 
-_LINE = re.compile(r"^([0-9a-f]{64})\s+([A-Za-z0-9._@-]{1,64})\s+([a-z.,]+)$")
+_PREFIX_FORM = "the beginning of object names up to a slash, such as label-a/, without a comma"
+
+_LINE = re.compile(r"^([0-9a-f]{64})\s+([A-Za-z0-9._@-]{1,64})\s+([a-z.,]+)(?:\s+([^\s,]\S*))?$")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +104,8 @@ class TokenAuthenticator:
 
     @classmethod
     def from_file(cls, path: Path) -> "TokenAuthenticator":
-        """Read `SHA256 NAME ROLE,ROLE` lines; blank lines and # comments are passed over.
+        """Read `SHA256 NAME ROLE,ROLE [PREFIX/,PREFIX/]` lines; blank ones and # comments are
+        passed over. Prefixes are of object names: they belong to these principals alone.
 
         Raises:
             SettingsError: the file cannot be read or a line is wrong; the text says which.
@@ -113,7 +122,8 @@ class TokenAuthenticator:
         ]
         if not entries:
             raise SettingsError(f"LINER_TOKENS_FILE: {path} holds no token")
-        return cls(entries)
+        owned = {prefix for entry in entries for prefix in entry.principal.owns}
+        return cls([_barred(entry, owned) for entry in entries])
 
     def principal_of(self, authorization: Sequence[str]) -> Principal:
         """Return who carries this `authorization` metadata.
@@ -146,15 +156,15 @@ def authorise(principal: Principal, method: str) -> None:
 
     """
     role = ROLE_OF_METHOD.get(method, "admin")
-    if role != OPEN and not principal.may(role):
-        raise PermissionDeniedError(role)
+    if role != OPEN and not any(map(principal.may, role.split("|"))):
+        raise PermissionDeniedError.of_role(role.replace("|", " or "))
 
 
-def new_token(name: str, roles: Sequence[str]) -> tuple[str, str]:
+def new_token(name: str, roles: Sequence[str], prefixes: Sequence[str] = ()) -> tuple[str, str]:
     """Return a fresh token and the line that lets the tokens file know it.
 
     Raises:
-        ValueError: the name or a role cannot be used.
+        ValueError: the name, a role or a prefix cannot be used.
 
     """
     unknown = sorted(set(roles) - ROLES)
@@ -164,6 +174,10 @@ def new_token(name: str, roles: Sequence[str]) -> tuple[str, str]:
     line = f"{hashlib.sha256(token.encode()).hexdigest()} {name} {','.join(roles)}"
     if not _LINE.match(line):
         raise ValueError("a name is 1 to 64 letters, digits or any of . _ @ -")
+    if prefixes:
+        if not all(map(_is_prefix, prefixes)):
+            raise ValueError(f"a prefix is {_PREFIX_FORM}")
+        line += f" {','.join(prefixes)}"
     return token, line
 
 
@@ -172,7 +186,32 @@ def _entry(path: Path, number: int, line: str) -> _Entry:
     roles = frozenset(match[3].split(",")) if match else frozenset()
     if match is None or not roles <= ROLES:
         raise SettingsError(
-            f"LINER_TOKENS_FILE: line {number} of {path} is not `SHA256 NAME ROLE,ROLE` "
+            f"LINER_TOKENS_FILE: line {number} of {path} is not `SHA256 NAME ROLE,ROLE [PREFIX/]` "
             f"with roles of {', '.join(sorted(ROLES))}"
         )
-    return _Entry(digest=bytes.fromhex(match[1]), principal=Principal(name=match[2], roles=roles))
+    owns = tuple(match[4].split(",")) if match[4] else ()
+    if not all(map(_is_prefix, owns)):
+        raise SettingsError(
+            f"LINER_TOKENS_FILE: line {number} of {path}: a prefix is {_PREFIX_FORM}"
+        )
+    return _Entry(
+        digest=bytes.fromhex(match[1]),
+        principal=Principal(name=match[2], roles=roles, owns=owns),
+    )
+
+
+def _barred(entry: _Entry, owned: Collection[str]) -> _Entry:
+    """Keep a principal out of what is others' alone."""
+    others = tuple(sorted(p for p in owned if p not in entry.principal.owns))
+    return replace(entry, principal=replace(entry.principal, barred=others))
+
+
+def _is_prefix(prefix: str) -> bool:
+    """Whether it may be owned: a folder's name, so that `a/` does not take in `ab`."""
+    if not prefix.endswith("/") or prefix.startswith(RESERVED):
+        return False
+    try:
+        check_name(prefix[:-1])
+    except LinerError:
+        return False
+    return True

@@ -61,6 +61,7 @@ class SubmitDesk:
                 "options.model", f"{job.options.model!r} is not configured", "MODEL_UNKNOWN"
             )
         if job.track.HasField("audio"):
+            context.principal.check_object(job.track.audio.object_name)
             await self._objects.stat(job.track.audio.object_name)
         not_before = (
             request.not_before.ToDatetime(tzinfo=UTC) if request.HasField("not_before") else None

@@ -1,0 +1,223 @@
+"""Signed URLs of the local object store, on the HTTP side port: GET with ranges, and PUT.
+
+Who has the URL may do what it says and nothing else; nothing is listed, and an address that was
+not signed here tells nothing about what is stored. Failures are JSON: {"reason", "message"}.
+"""
+
+import base64
+import re
+from collections.abc import AsyncIterator, Mapping
+
+import structlog
+from aiohttp import web
+from liner.v1 import storage_pb2
+
+from liner_server.errors import (
+    ConflictError,
+    DataLossError,
+    FailedPreconditionError,
+    InvalidRequestError,
+    LinerError,
+    NotFoundError,
+    OutOfRangeError,
+    PermissionDeniedError,
+    ResourceExhaustedError,
+)
+from liner_server.objects.signing import PATH, Grant, UrlSigner
+from liner_server.ports import ObjectStore
+
+_log = structlog.get_logger()
+_CHUNK_BYTES = 1 << 20
+_RANGE = re.compile(r"^bytes=(\d{0,19})-(\d{0,19})$")
+_STATUS: Mapping[type[LinerError], int] = {
+    PermissionDeniedError: 403,
+    NotFoundError: 404,
+    ConflictError: 412,
+    OutOfRangeError: 416,
+    DataLossError: 400,
+    FailedPreconditionError: 503,
+    ResourceExhaustedError: 507,
+}
+_STATUS_OF_REASON = {
+    "URL_METHOD": 405,
+    "LENGTH_MISSING": 411,
+    "CONTENT_TYPE": 415,
+    "OBJECT_TOO_LARGE": 413,
+    "SIZE_MISMATCH": 400,
+}
+_HARMLESS = {
+    # What is stored came from outside: a browser shall save it and never run it.
+    "X-Content-Type-Options": "nosniff",
+    "Content-Disposition": "attachment",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+    "Cache-Control": "private, no-store",
+}
+
+
+class ObjectUrls:
+    """Answers the addresses that `UrlSigner` signed."""
+
+    def __init__(self, objects: ObjectStore, signer: UrlSigner) -> None:
+        self._objects = objects
+        self._signer = signer
+
+    def add_to(self, router: web.UrlDispatcher) -> None:
+        """Take the addresses below /objects/."""
+        router.add_route("*", PATH + "{name:.*}", self.answer)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Return what the URL allows, or why it does not."""
+        try:
+            grant = self._signer.check(request.method, request.host, request.raw_path)
+            if grant.writes:
+                return await self._put(request, grant)
+            return await self._get(request, grant)
+        except LinerError as error:
+            return _failure(error)
+
+    async def _get(self, request: web.Request, grant: Grant) -> web.StreamResponse:
+        stored = await self._objects.stat(grant.name)
+        asked = request.headers.get("Range", "")
+        if request.headers.get("If-Range", _etag(stored)) != _etag(stored):
+            asked = ""
+        found = _range(asked, stored.size_bytes)
+        headers = _headers(stored)
+        if found is None:
+            headers["Content-Range"] = f"bytes */{stored.size_bytes}"
+            return web.Response(status=416, headers=headers)
+        offset, length = found
+        partial = length != stored.size_bytes
+        if partial:
+            headers["Content-Range"] = f"bytes {offset}-{offset + length - 1}/{stored.size_bytes}"
+        response = web.StreamResponse(status=206 if partial else 200, headers=headers)
+        response.content_length = length
+        if request.method == "HEAD" or not length:
+            await response.prepare(request)
+            return response
+        reading = self._objects.read(
+            grant.name,
+            offset=offset,
+            length=length,
+            chunk_bytes=_CHUNK_BYTES,
+            if_generation_match=stored.generation,
+        )
+        async with reading as (_, chunks):
+            await response.prepare(request)
+            try:
+                async for data in chunks:
+                    await response.write(data)
+                await response.write_eof()
+            except LinerError as error:
+                # The status is on its way: only a broken connection still says that it failed.
+                _log.error("object could not be sent", reason=error.reason, error=str(error))
+                response.force_close()
+                if request.transport is not None:
+                    request.transport.abort()
+        return response
+
+    async def _put(self, request: web.Request, grant: Grant) -> web.StreamResponse:
+        length = request.content_length
+        if length is None or "Content-Encoding" in request.headers:
+            raise InvalidRequestError.of(
+                "Content-Length", "must be stated, of bytes that are not encoded", "LENGTH_MISSING"
+            )
+        sent_type = request.headers.get("Content-Type", "")
+        if grant.content_type and sent_type != grant.content_type:
+            raise InvalidRequestError.of(
+                "Content-Type", f"must be {grant.content_type}", "CONTENT_TYPE"
+            )
+        if length > grant.max_bytes:
+            raise ResourceExhaustedError(
+                f"at most {grant.max_bytes} bytes may be sent", reason="OBJECT_TOO_LARGE"
+            )
+        finish = _finish(request.headers.get("X-Goog-Hash", ""))
+        spec = storage_pb2.UploadSpec(
+            object_name=grant.name,
+            content_type=_plain(sent_type),
+            size_bytes=length,
+            if_generation_match=grant.generation,
+        )
+        async with self._objects.upload(spec) as upload:
+            async for data in _blocks(request):
+                await upload.append(data)
+            stored = await upload.commit(finish)
+        _log.info("object written by URL", object=stored.object_name, generation=stored.generation)
+        return web.Response(status=200, headers={"ETag": _etag(stored), **_hash(stored)})
+
+
+async def _blocks(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield the body in pieces that are worth a write each."""
+    held = bytearray()
+    async for data in request.content.iter_any():
+        held += data
+        if len(held) >= _CHUNK_BYTES // 2:
+            yield bytes(held)
+            held.clear()
+    if held:
+        yield bytes(held)
+
+
+def _range(asked: str, size: int) -> tuple[int, int] | None:
+    """Return offset and length; None if there is no such part. Several parts at once: the whole."""
+    match = _RANGE.match(asked)
+    if match is None or not (match[1] or match[2]):
+        return 0, size
+    if not match[1]:
+        length = min(int(match[2]), size)
+        return (size - length, length) if length else None
+    first = int(match[1])
+    last = min(int(match[2]) if match[2] else size - 1, size - 1)
+    if match[2] and int(match[2]) < first:
+        return 0, size
+    return (first, last - first + 1) if first < size else None
+
+
+def _finish(stated: str) -> storage_pb2.UploadFinish:
+    """Return the checksum that a caller stated as Google's clients do: crc32c=BASE64."""
+    finish = storage_pb2.UploadFinish()
+    for part in stated.split(","):
+        name, _, value = part.strip().partition("=")
+        if name != "crc32c":
+            continue
+        try:
+            data = base64.b64decode(value, validate=True)
+        except ValueError:
+            data = b""
+        if len(data) != 4:
+            raise InvalidRequestError.of("X-Goog-Hash", "crc32c is 4 bytes in base64", "CHECKSUM")
+        finish.crc32c = int.from_bytes(data, "big")
+    return finish
+
+
+def _headers(stored: storage_pb2.StoredObject) -> dict[str, str]:
+    return {
+        **_HARMLESS,
+        **_hash(stored),
+        "Accept-Ranges": "bytes",
+        "ETag": _etag(stored),
+        "Content-Type": _plain(stored.content_type) or "application/octet-stream",
+    }
+
+
+def _hash(stored: storage_pb2.StoredObject) -> dict[str, str]:
+    crc = base64.b64encode(stored.crc32c.to_bytes(4, "big")).decode()
+    return {"X-Goog-Hash": f"crc32c={crc}", "X-Goog-Generation": str(stored.generation)}
+
+
+def _etag(stored: storage_pb2.StoredObject) -> str:
+    return f'"{stored.generation}"'
+
+
+def _plain(content_type: str) -> str:
+    """Return a type that may stand in a header line, or none."""
+    printable = content_type.isascii() and content_type.isprintable()
+    return content_type if printable and len(content_type) <= 256 else ""
+
+
+def _failure(error: LinerError) -> web.Response:
+    reason = error.reason
+    if isinstance(error, InvalidRequestError):
+        reason = error.violations[0].reason
+    fallback = 400 if isinstance(error, InvalidRequestError) else 503
+    status = _STATUS_OF_REASON.get(reason) or _STATUS.get(type(error), fallback)
+    return web.json_response({"reason": reason, "message": error.message}, status=status)
