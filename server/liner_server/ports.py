@@ -117,11 +117,13 @@ class ObjectStore(Protocol):
 
         """
 
-    async def delete_all(self, objects: Sequence[storage_pb2.StoredObject]) -> int:
-        """Delete these generations, and no others of the same names; return how many were there.
+    async def delete_all(
+        self, objects: Sequence[storage_pb2.StoredObject]
+    ) -> Sequence[storage_pb2.StoredObject]:
+        """Delete these generations, and no others of the same names; return those deleted here.
 
         Durable when it returns. One that is gone, replaced or held by the backend is passed over,
-        so two who delete the same objects at once delete, and count, each of them once.
+        so of two who delete the same objects at once each object is returned to one.
         """
 
     async def drop_uploads(self) -> int:

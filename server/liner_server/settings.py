@@ -7,7 +7,7 @@ import ipaddress
 import re
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     AliasChoices,
@@ -48,6 +48,13 @@ class QueueBackend(StrEnum):
 
     SQLITE = "sqlite"
     PUBSUB = "pubsub"
+
+
+class ObjectsBackend(StrEnum):
+    """Where objects are stored."""
+
+    LOCAL = "local"
+    GCS = "gcs"
 
 
 class Settings(BaseSettings):
@@ -179,6 +186,61 @@ class Settings(BaseSettings):
 
     max_object_bytes: Annotated[int, Field(ge=1)] = 4 << 30
     """Largest object that may be stored."""
+
+    objects: ObjectsBackend = ObjectsBackend.LOCAL
+    """local: files in LINER_DATA_DIR. gcs: Google Cloud Storage, see GCS_BUCKET."""
+
+    gcs_bucket: Annotated[str | None, Field(validation_alias=AliasChoices("GCS_BUCKET"))] = None
+    """Bucket of LINER_OBJECTS=gcs."""
+
+    gcs_kms_key: str | None = None
+    """Cloud KMS key that new objects are encrypted with: projects/P/locations/L/keyRings/R/
+    cryptoKeys/K. Unset: the bucket's own."""
+
+    gcs_user_project: str | None = None
+    """Project billed for calls to a bucket where the requester pays."""
+
+    gcs_signing_account: str | None = None
+    """Service account that signs URLs through IAM, where the credentials hold no key (Cloud Run).
+    Unset: the account that the credentials are of."""
+
+    storage_emulator_host: Annotated[
+        str | None, Field(validation_alias=AliasChoices("STORAGE_EMULATOR_HOST"))
+    ] = None
+    """URL of a Cloud Storage emulator, such as http://127.0.0.1:4443, in place of Google's."""
+
+    public_url: Annotated[
+        str | None,
+        Field(
+            pattern=r"^https?://[a-z0-9.-]+(:[0-9]{1,5})?$|^https?://\[[0-9a-f:]+\](:[0-9]{1,5})?$"
+        ),
+    ] = None
+    """Where others reach the side port, without a path; signed URLs of local objects begin so. A
+    proxy in between must pass the Host header on. Unset: http:// and LINER_HTTP_ADDRESS."""
+
+    signing_keys_file: Path | None = None
+    """Keys of those URLs; `liner-server rotate-signing-key` adds one. Unset: signing.keys in
+    LINER_DATA_DIR, made at the first use."""
+
+    retention_temp_hours: Annotated[float, Field(gt=0, le=87_600)] = 24.0
+    """How long objects under temp/ are kept."""
+
+    retention_free_days: Annotated[float, Field(gt=0, le=36_500)] = 30.0
+    """How long objects of the tier free are kept."""
+
+    retention_pro_days: Annotated[float, Field(gt=0, le=36_500)] = 180.0
+    """How long objects of the tier pro are kept."""
+
+    retention_enterprise_days: Annotated[float, Field(ge=0, le=36_500)] = 0.0
+    """How long objects of the tier enterprise are kept that state no retention-days themselves;
+    0: for ever."""
+
+    retention_prefixes: dict[str, Literal["free", "pro", "enterprise"]] = {}
+    """Tier of objects without one in their metadata, by the beginning of the name, as JSON:
+    {"in/free/": "free"}. Only such tiers can be lifecycle rules of a bucket."""
+
+    cleanup_max_share: Annotated[float, Field(gt=0, le=1)] = 0.3
+    """Part of all objects with a tier and a limit that one clean-up may delete."""
 
     answer_cache_entries: Annotated[int, Field(ge=0, le=1_000_000)] = 4096
     """Answers kept in memory, so that the same question is not worked out twice; 0: none is
@@ -328,6 +390,12 @@ class Settings(BaseSettings):
                 "LINER_PUBSUB_PUSH_AUDIENCE and LINER_PUBSUB_PUSH_ACCOUNT go together: a token is "
                 "checked for both"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _bucket_is_named(self) -> Self:
+        if self.objects is ObjectsBackend.GCS and not self.gcs_bucket:
+            raise ValueError("LINER_OBJECTS=gcs needs GCS_BUCKET")
         return self
 
     @model_validator(mode="after")

@@ -106,6 +106,12 @@ class Telemetry:
             ("kind", "outcome"),
             registry=self.registry,
         )
+        self.retention = Counter(
+            "retention_objects_total",
+            "Objects that clean-ups looked at, by what became of them",
+            ("outcome",),
+            registry=self.registry,
+        )
         self.queue_size = Gauge(
             "queue_size",
             "Messages on the queue, dead letters included",
@@ -191,6 +197,10 @@ class Telemetry:
     def recorded(self, kind: str, outcome: str, count: int) -> None:
         """Count what was stored behind answers, or given up."""
         self.results.labels(kind, outcome).inc(count)
+
+    def retained(self, outcome: str, count: int) -> None:
+        """Count what a clean-up did with objects."""
+        self.retention.labels(outcome).inc(count)
 
     def job_ended(self, priority: Priority, outcome: str) -> None:
         """Count an attempt at a queued job."""

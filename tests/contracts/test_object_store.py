@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -22,7 +23,10 @@ from liner_server.errors import (
     ResourceExhaustedError,
 )
 from liner_server.objects.local import LocalObjectStore
+from liner_server.objects.signing import SigningKeys, UrlSigner
 from liner_server.ports import ObjectStore
+from support.fake_gcs import shared_gcs
+from support.google_keys import service_account
 
 Open = Callable[[Path], AbstractAsyncContextManager[ObjectStore]]
 LIMIT = 1 << 20
@@ -30,10 +34,24 @@ LIMIT = 1 << 20
 
 def local(folder: Path) -> AbstractAsyncContextManager[ObjectStore]:
     """Open the local backend."""
-    return LocalObjectStore(folder, max_object_bytes=LIMIT)
+    signer = UrlSigner(SigningKeys(folder / "signing.keys"))
+    signer.base_url = "http://127.0.0.1:9090"
+    return LocalObjectStore(folder, max_object_bytes=LIMIT, signer=signer)
 
 
-BACKENDS: dict[str, Open] = {"local": local}
+def gcs(folder: Path) -> AbstractAsyncContextManager[ObjectStore]:
+    """Open the backend on Cloud Storage; the folder remembers its bucket."""
+    fake = shared_gcs()
+    folder.mkdir(parents=True, exist_ok=True)
+    known = folder / "bucket"
+    if not known.exists():
+        known.write_text(fake.new_bucket())
+    store = fake.store(known.read_text(), folder / "scratch", max_object_bytes=LIMIT)
+    store.bucket.credentials = service_account()
+    return store
+
+
+BACKENDS: dict[str, Open] = {"local": local, "gcs": gcs}
 
 
 @pytest.fixture(params=BACKENDS)
@@ -279,6 +297,76 @@ async def test_objects_survive_a_restart(open_store, tmp_path):
     async with open_store(tmp_path) as store:
         assert await store.stat("x") == stored
         assert await get(store, "x") == b"data"
+
+
+async def test_pairs_and_times_of_the_callers_own_are_kept(store):
+    """Retention counts from the custom time; a list tells both too."""
+    spec = {
+        "metadata": {"tier": "free", "Mixed-Case": "ü"},
+        "custom_time": {"seconds": 1_577_836_800},
+    }
+
+    stored = await put(store, "x", b"data", **spec)
+
+    assert stored == await store.stat("x")
+    assert list(await store.list("x")) == [stored]
+    assert dict(stored.metadata) == metadata
+    assert stored.custom_time.seconds == 1_577_836_800
+
+
+async def test_what_was_judged_is_deleted_and_nothing_else(store):
+    """Of two clean-ups each object is deleted by one; what was replaced meanwhile stays."""
+    old = [await put(store, name, b"old") for name in ("a", "b", "c")]
+    fresh = await put(store, "b", b"new")
+    await store.delete("c")
+
+    first, second = await asyncio.gather(store.delete_all(old), store.delete_all(old))
+
+    assert [one.object_name for one in (*first, *second)] == ["a"]
+    assert list(await store.list("")) == [fresh]
+    assert await store.delete_all([]) == []
+
+
+async def test_only_uploads_whose_day_is_over_are_dropped(store):
+    """What may still be resumed stays, and so does what is open."""
+    spec = storage_pb2.UploadSpec(object_name="x", upload_id="u")
+    async with store.upload(spec) as upload:
+        await upload.append(b"half")
+
+    assert await store.drop_uploads() == 0
+
+    assert (await store.query_upload("u")).persisted_size == 4
+
+
+def signing(
+    name: str, *, writes: bool = False, **fields: object
+) -> storage_pb2.GetSignedURLRequest:
+    """Return a request for a URL that is good for a minute."""
+    operation = (
+        storage_pb2.SIGNED_URL_OPERATION_WRITE if writes else storage_pb2.SIGNED_URL_OPERATION_READ
+    )
+    return storage_pb2.GetSignedURLRequest(
+        object_name=name, operation=operation, expiry={"seconds": 60}, **fields
+    )
+
+
+async def test_a_url_is_signed_for_what_is_there(store):
+    """Reading needs an object; writing needs the generation that the caller states."""
+    stored = await put(store, "x", b"data")
+
+    read = await store.signed_url(signing("x"))
+    write = await store.signed_url(signing("new", writes=True, content_type="audio/flac"))
+
+    assert read.url.startswith("http://127.0.0.1:")
+    assert write.headers["Content-Type"] == "audio/flac"
+    assert read.expire_time.seconds == pytest.approx(time.time() + 60, abs=5)
+    with pytest.raises(NotFoundError):
+        await store.signed_url(signing("nothing"))
+    with pytest.raises(ConflictError):
+        await store.signed_url(signing("x", writes=True, if_generation_match=0))
+    assert (
+        await store.signed_url(signing("x", writes=True, if_generation_match=stored.generation))
+    ).url
 
 
 _names = st.sampled_from(["a", "b", "a/b"])

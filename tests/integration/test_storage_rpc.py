@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import Iterable
 
 import google_crc32c
@@ -216,9 +217,45 @@ async def test_a_page_fits_into_a_message_whatever_the_objects_carry(stubs: Stub
     assert not rest.next_page_token
 
 
-async def test_signed_urls_say_that_they_are_not_there_yet(stubs: Stubs):
-    """UNIMPLEMENTED with the reason, for the part that comes with another release."""
-    async with fails(grpc.StatusCode.UNIMPLEMENTED) as failure:
-        await stubs.storage.GetSignedURL(storage_pb2.GetSignedURLRequest(object_name="x"))
+SIGNING: list[tuple[str, dict[str, object], grpc.StatusCode, str]] = [
+    ("no operation", {"operation": 0}, INVALID, "ENUM_UNKNOWN"),
+    ("an unknown operation", {"operation": 9}, INVALID, "ENUM_UNKNOWN"),
+    ("a bad name", {"object_name": "../x"}, INVALID, "OBJECT_NAME"),
+    ("over 7 days", {"expiry": {"seconds": 604_801}}, INVALID, "DURATION_RANGE"),
+    ("no time at all", {"expiry": {}}, INVALID, "DURATION_RANGE"),
+    ("a time before now", {"expiry": {"seconds": -5}}, INVALID, "DURATION_RANGE"),
+    ("a negative size", {"operation": 2, "max_size_bytes": -1}, INVALID, "NUMBER_RANGE"),
+    ("a hidden header", {"operation": 2, "content_type": "a\r\nb"}, INVALID, "CONTROL_CHARACTER"),
+    ("nothing to read", {}, grpc.StatusCode.NOT_FOUND, "OBJECT_NOT_FOUND"),
+    (
+        "a stale generation",
+        {"operation": 2, "if_generation_match": 5},
+        grpc.StatusCode.ABORTED,
+        "GENERATION",
+    ),
+]
 
-    assert failure.reason == "NOT_IN_THIS_RELEASE"
+
+@pytest.mark.parametrize(
+    ("fields", "code", "reason"), [s[1:] for s in SIGNING], ids=[s[0] for s in SIGNING]
+)
+async def test_what_cannot_be_signed_is_refused(stubs: Stubs, fields, code, reason):
+    """A URL that could never work, or work too long, is not handed out."""
+    request = {"object_name": "x", "operation": 1} | fields
+
+    async with fails(code) as failure:
+        await stubs.storage.GetSignedURL(storage_pb2.GetSignedURLRequest(**request))
+
+    assert reason in (failure.reason, *failure.violations.values())
+
+
+async def test_a_signed_url_holds_for_a_quarter_of_an_hour_unless_said_otherwise(stubs: Stubs):
+    """As the contract promises."""
+    await upload(stubs, spec("x"), finish())
+    request = storage_pb2.GetSignedURLRequest(
+        object_name="x", operation=storage_pb2.SIGNED_URL_OPERATION_READ
+    )
+
+    response = await stubs.storage.GetSignedURL(request)
+
+    assert response.expire_time.seconds == pytest.approx(time.time() + 900, abs=5)

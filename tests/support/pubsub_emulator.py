@@ -4,8 +4,6 @@ import atexit
 import contextlib
 import functools
 import os
-import secrets
-import socket
 import subprocess
 import tempfile
 import time
@@ -22,6 +20,7 @@ from liner_server.queues.pubsub_setup import Part, set_up
 from liner_server.queues.pubsub_wire import Names
 
 from support.external import missing, program
+from support.ports import free_port
 
 _INSTALL = "apt-get install google-cloud-cli-pubsub-emulator (needs Java), or LINER_PUBSUB_EMULATOR"
 _DEBIAN = Path("/usr/lib/google-cloud-sdk/platform/pubsub-emulator/bin/cloud-pubsub-emulator")
@@ -37,7 +36,7 @@ class Emulator:
             if elsewhere
             else _DEBIAN
         )
-        self._port = _free_port()
+        self._port = free_port()
         self.address = f"127.0.0.1:{self._port}"
         """HOST:PORT, as PUBSUB_EMULATOR_HOST wants it."""
         self._process: subprocess.Popen[bytes] | None = None
@@ -113,14 +112,3 @@ async def create(emulator: Emulator, names: Names) -> list[Part]:
     """Make a queue's topics and subscriptions; what a killed worker held comes back in 10 s."""
     async with gateway(emulator) as opened:
         return [part async for part in set_up(opened, names, hold=timedelta(seconds=10))]
-
-
-def _free_port() -> int:
-    # Below the ephemeral range, where no test's own connection can take it while the emulator is
-    # down; and drawn, so that two runs on one machine do not wait for the same one.
-    for _ in range(100):
-        port = 18_000 + secrets.randbelow(14_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise RuntimeError("no free port below 32000")

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from liner.v1 import enrichment_pb2
 
 from liner_server.app.cloud import names
+from liner_server.app.storage import open_storage, retention
 from liner_server.audio.limits import Limits
 from liner_server.audio.pool import ListeningPool, PoolPolicy
+from liner_server.context import RESERVED
 from liner_server.core.answers import AnswerCache
 from liner_server.core.breaker import BreakerState
 from liner_server.core.calibration import Calibration
@@ -23,6 +25,7 @@ from liner_server.flags import FlagsFile
 from liner_server.listener import PoolListener
 from liner_server.models.embedded import EmbeddedProvider
 from liner_server.objects.local import LocalObjectStore
+from liner_server.objects.signing import UrlSigner
 from liner_server.ports import ObjectStore, ResultStore
 from liner_server.ports_queue import JobQueue
 from liner_server.queues.sqlite import SqliteQueue
@@ -30,7 +33,14 @@ from liner_server.recorder import StoreRecorder
 from liner_server.results.objects import ObjectResultStore
 from liner_server.results.sqlite import SqliteResultStore
 from liner_server.results_retention import ResultsRetention
-from liner_server.settings import QueueBackend, ResultsBackend, Settings, SettingsError
+from liner_server.retention import Retention
+from liner_server.settings import (
+    ObjectsBackend,
+    QueueBackend,
+    ResultsBackend,
+    Settings,
+    SettingsError,
+)
 from liner_server.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -44,6 +54,9 @@ class Parts:
 
     telemetry: Telemetry
     objects: ObjectStore
+    signer: UrlSigner | None
+    """Signs URLs of objects that the side port answers."""
+    retention: Retention
     results: ResultStore
     queue: JobQueue
     pubsub: "PubSubQueue | None"
@@ -56,10 +69,9 @@ async def open_parts(settings: Settings, stack: AsyncExitStack, *, serves: bool)
     """Open everything below the doors; the stack closes it in order."""
     telemetry = Telemetry()
     telemetry.watch_disk(settings.data_dir)
-    objects = await stack.enter_async_context(
-        LocalObjectStore(settings.data_dir / "objects", max_object_bytes=settings.max_object_bytes)
-    )
-    results = await stack.enter_async_context(_results(settings))
+    storage = await open_storage(settings, stack)
+    objects = storage.objects
+    results = await stack.enter_async_context(open_results(settings, objects))
     pubsub = None
     if settings.queue is QueueBackend.PUBSUB:
         pubsub = _pubsub(settings, results, serves=serves)
@@ -73,13 +85,7 @@ async def open_parts(settings: Settings, stack: AsyncExitStack, *, serves: bool)
             answers_kept=timedelta(days=settings.answer_cache_days),
         )
     )
-    await stack.enter_async_context(
-        ResultsRetention(
-            results,
-            results=timedelta(days=settings.results_days),
-            answers=timedelta(days=settings.answer_cache_days),
-        )
-    )
+    old_results = await stack.enter_async_context(results_retention(settings, results))
     pool = await stack.enter_async_context(
         ListeningPool(
             policy=PoolPolicy(processes=settings.listening_processes),
@@ -121,6 +127,8 @@ async def open_parts(settings: Settings, stack: AsyncExitStack, *, serves: bool)
     return Parts(
         telemetry=telemetry,
         objects=objects,
+        signer=storage.signer,
+        retention=retention(settings, objects, observer=telemetry, clear_results=old_results.clear),
         results=results,
         queue=queue,
         pubsub=pubsub,
@@ -144,12 +152,25 @@ def _pubsub(settings: Settings, results: ResultStore, *, serves: bool) -> "PubSu
     )
 
 
+def results_retention(settings: Settings, results: ResultStore) -> ResultsRetention:
+    """Return what deletes old results."""
+    return ResultsRetention(
+        results,
+        results=timedelta(days=settings.results_days),
+        answers=timedelta(days=settings.answer_cache_days),
+    )
+
+
 @asynccontextmanager
-async def _results(settings: Settings) -> AsyncIterator[ResultStore]:
+async def open_results(settings: Settings, objects: ObjectStore) -> AsyncIterator[ResultStore]:
     """Open the store of results."""
     if settings.results is ResultsBackend.SQLITE:
         async with SqliteResultStore(settings.data_dir / "results.sqlite") as store:
             yield store
+        return
+    if settings.objects is ObjectsBackend.GCS:
+        # In the same bucket, below the names that are the server's own.
+        yield ObjectResultStore(objects, prefix=RESERVED + "results/")
         return
     # Objects that callers upload are elsewhere: nobody can put a result in by its name.
     async with LocalObjectStore(settings.data_dir / "results") as objects:

@@ -31,13 +31,14 @@ from liner_server.rpc.enrichment import EnrichmentServicer
 from liner_server.rpc.health_port import HealthPort
 from liner_server.rpc.identity import TokenAuthenticator
 from liner_server.rpc.interceptors import CallInterceptor, Running
+from liner_server.rpc.object_urls import ObjectUrls
 from liner_server.rpc.queue_admin import QueueAdminServicer
 from liner_server.rpc.results import ResultsDesk
 from liner_server.rpc.server import GrpcServer, watch_loop
 from liner_server.rpc.side_port import side_port
 from liner_server.rpc.storage import StorageServicer
 from liner_server.rpc.submit import SubmitDesk
-from liner_server.settings import Settings, SettingsError
+from liner_server.settings import Settings, SettingsError, is_loopback
 
 if TYPE_CHECKING:
     # A second and 23 MB that only those who use Pub/Sub shall spend.
@@ -123,7 +124,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 ),
                 max_in_flight=settings.max_in_flight,
             ),
-            storage=StorageServicer(parts.objects),
+            storage=StorageServicer(parts.objects, parts.retention),
             queue=queue_admin,
             running=handlers,
             use_reflection=settings.reflection,
@@ -229,9 +230,15 @@ async def _side_port(settings: Settings, stack: AsyncExitStack, app: App, parts:
             registry=parts.telemetry.registry,
             healthy=lambda: not app.stopping,
             push=push.answer if push is not None else None,
+            urls=ObjectUrls(parts.objects, parts.signer) if parts.signer is not None else None,
         )
     )
-    return _with_port(settings.http_address, port)
+    address = _with_port(settings.http_address, port)
+    if parts.signer is not None:
+        # Without a stated address only those on this machine know how to reach it.
+        here = f"http://{address}" if is_loopback(address) else ""
+        parts.signer.base_url = settings.public_url or here
+    return address
 
 
 async def serve(settings: Settings) -> None:

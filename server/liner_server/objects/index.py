@@ -141,9 +141,14 @@ class Index:
             self._db.execute("INSERT OR IGNORE INTO doomed VALUES (?)", (file,))
         return file
 
-    def delete_all(self, objects: Iterable[storage_pb2.StoredObject]) -> list[str]:
-        """Make these generations vanish in one step; return their files, which are doomed now."""
-        doomed = []
+    def delete_all(
+        self, objects: Iterable[storage_pb2.StoredObject]
+    ) -> list[storage_pb2.StoredObject]:
+        """Make these generations vanish in one step; return those that were there.
+
+        Their files are doomed now.
+        """
+        deleted = []
         with self._transaction():
             for stored in objects:
                 gone = self._db.execute(
@@ -151,11 +156,12 @@ class Index:
                     (stored.object_name, stored.generation),
                 )
                 if gone.rowcount:
-                    doomed.append(file_name(stored.object_name, stored.generation))
+                    deleted.append(stored)
             self._db.executemany(
-                "INSERT OR IGNORE INTO doomed VALUES (?)", ((file,) for file in doomed)
+                "INSERT OR IGNORE INTO doomed VALUES (?)",
+                ((file_name(stored.object_name, stored.generation),) for stored in deleted),
             )
-        return doomed
+        return deleted
 
     def doom(self, file: str) -> None:
         """Let the next start delete a file, unless `put` or `forget` comes first."""

@@ -171,11 +171,14 @@ class LocalObjectStore:
         doomed = await self._in(self._owner, self._index.delete, name, if_generation_match)
         await self._in(self._owner, self._remove, doomed)
 
-    async def delete_all(self, objects: Sequence[storage_pb2.StoredObject]) -> int:
+    async def delete_all(
+        self, objects: Sequence[storage_pb2.StoredObject]
+    ) -> Sequence[storage_pb2.StoredObject]:
         """Delete these generations; see the port."""
-        doomed = await self._in(self._owner, self._index.delete_all, objects)
-        await self._in(self._owner, self._remove, *doomed)
-        return len(doomed)
+        deleted = await self._in(self._owner, self._index.delete_all, objects)
+        files = [file_name(stored.object_name, stored.generation) for stored in deleted]
+        await self._in(self._owner, self._remove, *files)
+        return deleted
 
     async def drop_uploads(self) -> int:
         """Drop what is kept of uploads whose day is over; see the port."""

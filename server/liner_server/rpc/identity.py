@@ -78,11 +78,9 @@ ROLE_OF_METHOD: Mapping[str, str] = {
 """The role each method needs; between | one of them. A method that is not here is refused to all
 but admins; a test holds the table against the contract."""
 
-ROLES = (
-    frozenset(role for roles in ROLE_OF_METHOD.values() for role in roles.split("|"))
-    - {OPEN}
-    | {"admin"}
-)
+ROLES = frozenset(role for roles in ROLE_OF_METHOD.values() for role in roles.split("|")) - {
+    OPEN
+} | {"admin"}
 """Every role that a token may carry."""
 
 _PREFIX_FORM = "the beginning of object names up to a slash, such as label-a/, without a comma"

@@ -1,4 +1,5 @@
-"""The HTTP side port: /metrics for Prometheus, /healthz for probes, /pubsub/push for Pub/Sub."""
+"""The HTTP side port: /metrics for Prometheus, /healthz for probes, /pubsub/push for Pub/Sub, and
+/objects/ for signed URLs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -7,6 +8,8 @@ from contextlib import asynccontextmanager
 from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+
+from liner_server.rpc.object_urls import ObjectUrls
 
 _MOST_PUSHED_BYTES = 15 << 20
 """A message of 10 MB in base64, and what is round it."""
@@ -19,6 +22,7 @@ async def side_port(
     registry: CollectorRegistry,
     healthy: Callable[[], bool],
     push: Callable[[web.Request], Awaitable[web.Response]] | None = None,
+    urls: ObjectUrls | None = None,
 ) -> AsyncIterator[int]:
     """Serve the side port while the context is open; yields the port in use.
 
@@ -42,6 +46,8 @@ async def side_port(
     app.router.add_get("/healthz", health)
     if push is not None:
         app.router.add_post("/pubsub/push", push)
+    if urls is not None:
+        urls.add_to(app.router)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
     try:
