@@ -154,6 +154,40 @@ class ObjectStore(Protocol):
         """
 
 
+SIGNED_PATH = "/objects/"
+"""Below this the side port answers signed URLs of objects that are kept here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """What a signed URL allows."""
+
+    name: str
+    writes: bool
+    expires: int
+    """Unix seconds."""
+    content_type: str = ""
+    """Type that must be sent; empty: any."""
+    max_bytes: int = 0
+    generation: int = 0
+    """What a write replaces; 0: nothing."""
+
+
+class CleanUp(Protocol):
+    """Deletes what has had its time."""
+
+    async def __call__(
+        self, *, dry_run: bool, force: bool, principal: str
+    ) -> storage_pb2.RunCleanupResponse:
+        """Return what was done, or with `dry_run` would be.
+
+        Raises:
+            FailedPreconditionError: too much would go at once, or the clock looks wrong; nothing
+                was deleted. `force` skips this.
+
+        """
+
+
 class ResultStore(Protocol):
     """Keeps enrichments, what editors said of them, and answers that may be given again.
 

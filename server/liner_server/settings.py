@@ -242,6 +242,9 @@ class Settings(BaseSettings):
     cleanup_max_share: Annotated[float, Field(gt=0, le=1)] = 0.3
     """Part of all objects with a tier and a limit that one clean-up may delete."""
 
+    token: SecretStr | None = None
+    """Bearer token that `liner-server cleanup` shows to the server that has the data folder."""
+
     answer_cache_entries: Annotated[int, Field(ge=0, le=1_000_000)] = 4096
     """Answers kept in memory, so that the same question is not worked out twice; 0: none is
     given again, not from before a restart either."""

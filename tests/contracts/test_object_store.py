@@ -301,12 +301,11 @@ async def test_objects_survive_a_restart(open_store, tmp_path):
 
 async def test_pairs_and_times_of_the_callers_own_are_kept(store):
     """Retention counts from the custom time; a list tells both too."""
-    spec = {
-        "metadata": {"tier": "free", "Mixed-Case": "ü"},
-        "custom_time": {"seconds": 1_577_836_800},
-    }
+    metadata = {"tier": "free", "Mixed-Case": "ü"}
 
-    stored = await put(store, "x", b"data", **spec)
+    stored = await put(
+        store, "x", b"data", metadata=metadata, custom_time={"seconds": 1_577_836_800}
+    )
 
     assert stored == await store.stat("x")
     assert list(await store.list("x")) == [stored]

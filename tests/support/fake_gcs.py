@@ -62,7 +62,7 @@ class FakeGcs:
         """Return Google's own client of it."""
         return storage.Client(
             project="liner-test",
-            credentials=AnonymousCredentials(),
+            credentials=AnonymousCredentials(),  # type: ignore[no-untyped-call]
             client_options={"api_endpoint": self.url},
         )
 

@@ -24,7 +24,7 @@ def service_account() -> Any:
         serialization.PrivateFormat.PKCS8,
         serialization.NoEncryption(),
     )
-    return google_accounts.Credentials.from_service_account_info(
+    return google_accounts.Credentials.from_service_account_info(  # type: ignore[no-untyped-call]
         {
             "client_email": EMAIL,
             "private_key": pem.decode(),

@@ -25,6 +25,7 @@ from liner_server.flags import FlagsFile
 from liner_server.listener import PoolListener
 from liner_server.models.embedded import EmbeddedProvider
 from liner_server.objects.local import LocalObjectStore
+from liner_server.objects.retention import Retention
 from liner_server.objects.signing import UrlSigner
 from liner_server.ports import ObjectStore, ResultStore
 from liner_server.ports_queue import JobQueue
@@ -33,7 +34,6 @@ from liner_server.recorder import StoreRecorder
 from liner_server.results.objects import ObjectResultStore
 from liner_server.results.sqlite import SqliteResultStore
 from liner_server.results_retention import ResultsRetention
-from liner_server.retention import Retention
 from liner_server.settings import (
     ObjectsBackend,
     QueueBackend,

@@ -124,7 +124,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 ),
                 max_in_flight=settings.max_in_flight,
             ),
-            storage=StorageServicer(parts.objects, parts.retention),
+            storage=StorageServicer(parts.objects, parts.retention.run),
             queue=queue_admin,
             running=handlers,
             use_reflection=settings.reflection,
@@ -224,20 +224,21 @@ def _work(settings: Settings, parts: Parts) -> QueueWork:
 async def _side_port(settings: Settings, stack: AsyncExitStack, app: App, parts: Parts) -> str:
     """Open the side port and return its address."""
     push = await _push(settings, stack, parts.pubsub, app)
+    signer = parts.signer
     port = await stack.enter_async_context(
         side_port(
             settings.http_address,
             registry=parts.telemetry.registry,
             healthy=lambda: not app.stopping,
             push=push.answer if push is not None else None,
-            urls=ObjectUrls(parts.objects, parts.signer) if parts.signer is not None else None,
+            urls=ObjectUrls(parts.objects, signer.check) if signer is not None else None,
         )
     )
     address = _with_port(settings.http_address, port)
-    if parts.signer is not None:
+    if signer is not None:
         # Without a stated address only those on this machine know how to reach it.
         here = f"http://{address}" if is_loopback(address) else ""
-        parts.signer.base_url = settings.public_url or here
+        signer.base_url = settings.public_url or here
     return address
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from liner_server.core.retention import RetentionPolicy
 from liner_server.objects.local import LocalObjectStore
-from liner_server.objects.retention import RetentionPolicy
+from liner_server.objects.retention import Retention, RetentionObserver
 from liner_server.objects.signing import SigningKeys, UrlSigner
 from liner_server.ports import ObjectStore
-from liner_server.retention import Retention, RetentionObserver
 from liner_server.settings import ObjectsBackend, Settings, SettingsError
 
 if TYPE_CHECKING:

@@ -74,6 +74,13 @@ def worker() -> None:
 def token(
     name: Annotated[str, typer.Argument(help="Who will carry it; shown in logs.")],
     role: Annotated[list[str], typer.Option(help="What it allows; may be repeated.")],
+    prefix: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Beginning of object names, such as label-a/, that are this caller's alone; it may"
+            " use no others then. May be repeated."
+        ),
+    ] = None,
 ) -> None:
     """Make a bearer token.
 
@@ -83,7 +90,7 @@ def token(
     from liner_server.rpc.identity import new_token
 
     try:
-        secret, line = new_token(name, role)
+        secret, line = new_token(name, role, prefix or ())
     except ValueError as error:
         stop(f"liner-server token: {error}")
     typer.echo(f"token (shown once): {secret}")

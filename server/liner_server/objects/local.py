@@ -39,7 +39,8 @@ from liner_server.objects.index import Index, file_name
 from liner_server.objects.local_disk import disk_error, size_of, sync_folder
 from liner_server.objects.local_upload import LocalUpload, check_size
 from liner_server.objects.names import check_generation, check_name
-from liner_server.objects.signing import Grant, UrlSigner
+from liner_server.objects.signing import UrlSigner
+from liner_server.ports import Grant
 
 _T = TypeVar("_T")
 _KEEP_UPLOADS = timedelta(days=1)

@@ -1,184 +1,276 @@
-"""What may be deleted, and when: pure rules over an object's facts, and how much may go at once.
+"""A clean-up: looks at every object, refuses what looks wrong, writes notices, deletes.
 
-    temp/...                    24 hours
-    metadata tier=free          30 days
-    metadata tier=pro           180 days
-    metadata tier=enterprise    metadata retention-days, else as configured (0: never)
-    metadata legal-hold=true    never, whatever else is true
-    anything else               never
-
-Time counts from `custom_time`, else from `create_time`.
+The store is read twice, a page at a time: first everything is counted, so that a run that would
+take too much is refused whole; then notices are written and what is due is deleted, each object
+in exactly the generation that was judged. So a run may be broken off anywhere, and two may run at
+once. The rules are in `core/retention.py`.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import json
+import time
+import uuid
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
+from typing import Protocol, Self
 
+import structlog
 from liner.v1 import storage_pb2
 
-from liner_server.errors import FailedPreconditionError
+from liner_server.context import RESERVED
+from liner_server.core.retention import Census, RetentionPolicy, Verdict
+from liner_server.errors import ConflictError, LinerError, NotFoundError
+from liner_server.ports import ObjectStore, Upload
 
-TEMP = "temp/"
-KINDS = ("temp", "free", "pro", "enterprise", "other")
-_NO_HOLD = frozenset({"", "false", "0", "no", "off"})
-_MOST_DAYS = 36_500
-_CLOCK_BEHIND = timedelta(hours=1)
-_CLOCK_AHEAD = timedelta(days=10)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What the rules say of one object."""
-
-    kind: str
-    """One of KINDS."""
-
-    due: datetime | None = None
-    """When its time is over; None: never."""
-
-    held: bool = False
-    """Kept by a legal hold, due or not."""
+_log = structlog.get_logger()
+_PAGE = 1000
+_LAST_RUN = RESERVED + "retention/last-run"
+_NOTICES = RESERVED + "notices/"
+_NOTICES_KEPT = timedelta(days=400)
 
 
-@dataclass(frozen=True, kw_only=True)
-class RetentionPolicy:
-    """How long objects are kept."""
+class RetentionObserver(Protocol):
+    """Is told what became of objects."""
 
-    temp: timedelta = timedelta(hours=24)
-    free: timedelta = timedelta(days=30)
-    pro: timedelta = timedelta(days=180)
-    enterprise: timedelta = timedelta(0)
-    """Zero: for ever, unless the object itself says how many days."""
-
-    notice: timedelta = timedelta(days=7)
-    """How long before its time is over an object gets a notice; temp/ gets none."""
-
-    most_share: float = 0.3
-    """Part of all objects with a tier and a limit that may go in one run. What lies under temp/
-    comes and goes daily and does not count."""
-
-    prefixes: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    """Tier of objects without one in their metadata, by the beginning of the name."""
-
-    def judge(self, stored: storage_pb2.StoredObject) -> Verdict:
-        """Return what the rules say of an object; what they do not understand is kept."""
-        held = stored.metadata.get("legal-hold", "").strip().lower() not in _NO_HOLD
-        kind = self._kind(stored)
-        kept = self._kept(kind, stored.metadata.get("retention-days", ""))
-        if kept is None:
-            return Verdict(kind=kind, held=held)
-        counts = stored.custom_time if stored.HasField("custom_time") else stored.create_time
-        try:
-            due = counts.ToDatetime(tzinfo=UTC) + kept
-        except (ValueError, OverflowError):
-            return Verdict(kind=kind, held=held)
-        return Verdict(kind=kind, due=due, held=held)
-
-    def _kind(self, stored: storage_pb2.StoredObject) -> str:
-        if stored.object_name.startswith(TEMP):
-            return "temp"
-        tier = stored.metadata.get("tier", "")
-        if not tier and self.prefixes:
-            inside = [p for p in self.prefixes if stored.object_name.startswith(p)]
-            tier = self.prefixes[max(inside, key=len)] if inside else ""
-        return tier if tier in ("free", "pro", "enterprise") else "other"
-
-    def _kept(self, kind: str, own_days: str) -> timedelta | None:
-        match kind:
-            case "temp":
-                return self.temp
-            case "free":
-                return self.free
-            case "pro":
-                return self.pro
-            case "enterprise":
-                if own_days:
-                    return _days(own_days)
-                return self.enterprise or None
-            case _:
-                return None
+    def retained(self, outcome: str, count: int) -> None:
+        """Count objects; `outcome` is kept, held, noticed, deleted or gone."""
 
 
-@dataclass(kw_only=True)
-class Count:
-    """What was found of one kind."""
+class Retention:
+    """Runs clean-ups of an `ObjectStore`, and of what else grows old beside it."""
 
-    examined: int = 0
-    due: int = 0
-    deleted: int = 0
-    noticed: int = 0
-    held: int = 0
+    def __init__(
+        self,
+        objects: ObjectStore,
+        policy: RetentionPolicy,
+        *,
+        observer: RetentionObserver,
+        clear_results: Callable[[], Awaitable[tuple[int, int]]] | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """Take what deletes old results and known answers and returns how many of each."""
+        self._objects = objects
+        self._policy = policy
+        self._observer = observer
+        self._clear_results = clear_results
+        self._now = now
 
-
-@dataclass(kw_only=True)
-class Census:
-    """What a store holds and what of it is due: counted first, so that it can be refused whole."""
-
-    policy: RetentionPolicy
-    now: datetime
-    counts: dict[str, Count] = field(default_factory=lambda: {kind: Count() for kind in KINDS})
-    limited: int = 0
-    """Objects with a tier and a limit, due or not."""
-    newest: datetime | None = None
-
-    def add(self, stored: storage_pb2.StoredObject) -> Verdict:
-        """Count an object and return what the rules say of it."""
-        verdict = self.policy.judge(stored)
-        count = self.counts[verdict.kind]
-        count.examined += 1
-        made = stored.create_time.ToDatetime(tzinfo=UTC)
-        if self.newest is None or made > self.newest:
-            self.newest = made
-        if verdict.due is not None:
-            self.limited += verdict.kind != "temp"
-            if verdict.held:
-                count.held += 1
-            else:
-                count.due += verdict.due <= self.now
-        elif verdict.held:
-            count.held += 1
-        return verdict
-
-    @property
-    def due(self) -> int:
-        """How many have had their time."""
-        return sum(count.due for count in self.counts.values())
-
-    @property
-    def share(self) -> float:
-        """The part of the objects with a tier and a limit that is due."""
-        tiered = self.due - self.counts["temp"].due
-        return tiered / self.limited if self.limited else 0.0
-
-    def check(self, last_run: datetime | None) -> None:
-        """Pass if so much may go, and the clock fits what is stored.
+    async def run(
+        self, *, dry_run: bool, force: bool, principal: str
+    ) -> storage_pb2.RunCleanupResponse:
+        """Delete what has had its time and return what was done.
 
         Raises:
-            FailedPreconditionError: CLEANUP_SHARE or CLEANUP_CLOCK.
+            FailedPreconditionError: too much would go at once, or the clock looks wrong.
+            LinerError: the store failed; what was deleted until then is deleted.
 
         """
-        if not self.due:
+        began = time.monotonic()
+        now = datetime.fromtimestamp(self._now(), UTC)
+        last_run = await self._last_run()
+        census = Census(policy=self._policy, now=now)
+        async with aclosing(self._pages()) as pages:
+            async for page in pages:
+                for stored in page:
+                    self._look(census, stored, last_run)
+        if not dry_run:
+            if not force:
+                census.check(last_run)
+            _log.info("clean-up begins", principal=principal, due=census.due, force=force)
+        response = storage_pb2.RunCleanupResponse(due_share=census.share)
+        notices = None if dry_run else await self._sweep(census, last_run, principal)
+        for kind, count in census.counts.items():
+            response.counts.add(kind=kind, **vars(count))
+        if notices is not None:
+            response.notices_object = notices.stored
+            await self._clear_the_rest(response, now, principal)
+            if not notices.lost:
+                await self._note_run(now)
+            self._tell(census)
+        response.elapsed.FromTimedelta(timedelta(seconds=time.monotonic() - began))
+        return response
+
+    def _look(
+        self, census: Census, stored: storage_pb2.StoredObject, last_run: datetime | None
+    ) -> Verdict:
+        verdict = census.add(stored)
+        if self._to_notice(verdict, stored, census.now, last_run):
+            census.counts[verdict.kind].noticed += 1
+        return verdict
+
+    def _to_notice(
+        self,
+        verdict: Verdict,
+        stored: storage_pb2.StoredObject,
+        now: datetime,
+        last_run: datetime | None,
+    ) -> bool:
+        """Whether the object came into the days of notice since the last run."""
+        if verdict.due is None or verdict.held or verdict.kind == "temp" or verdict.due <= now:
+            return False
+        begins = verdict.due - self._policy.notice
+        if begins > now:
+            return False
+        if last_run is None or begins > last_run:
+            return True
+        return stored.create_time.ToDatetime(tzinfo=UTC) > last_run
+
+    async def _sweep(self, census: Census, last_run: datetime | None, principal: str) -> "_Notices":
+        """Write notices and delete what is due."""
+        seen = Census(policy=self._policy, now=census.now)
+        async with (
+            _Notices(self._objects, census.now) as notices,
+            aclosing(self._pages()) as pages,
+        ):
+            async for page in pages:
+                due: list[tuple[storage_pb2.StoredObject, Verdict]] = []
+                lines = []
+                for stored in page:
+                    verdict = seen.add(stored)
+                    if self._to_notice(verdict, stored, census.now, last_run):
+                        lines.append(_notice(stored, verdict))
+                    elif verdict.due and not verdict.held and verdict.due <= census.now:
+                        due.append((stored, verdict))
+                await notices.add(lines)
+                await self._delete(due, census, principal)
+        return notices
+
+    async def _delete(
+        self,
+        due: Sequence[tuple[storage_pb2.StoredObject, Verdict]],
+        census: Census,
+        principal: str,
+    ) -> None:
+        for kind in {verdict.kind for _, verdict in due}:
+            batch = [stored for stored, verdict in due if verdict.kind == kind]
+            deleted = await self._objects.delete_all(batch)
+            census.counts[kind].deleted += len(deleted)
+            for stored in deleted:
+                _log.info(
+                    "object deleted",
+                    object=stored.object_name,
+                    generation=stored.generation,
+                    kind=kind,
+                    principal=principal,
+                )
+
+    async def _clear_the_rest(
+        self, response: storage_pb2.RunCleanupResponse, now: datetime, principal: str
+    ) -> None:
+        uploads = await self._objects.drop_uploads()
+        response.counts.add(kind="uploads", examined=uploads, due=uploads, deleted=uploads)
+        old = await self._old_notices(now)
+        await self._objects.delete_all(old)
+        if self._clear_results is None:
             return
-        known = max((t for t in (self.newest, last_run) if t is not None), default=self.now)
-        if not known - _CLOCK_BEHIND <= self.now <= known + _CLOCK_AHEAD:
-            raise FailedPreconditionError(
-                f"the clock says {self.now:%Y-%m-%d %H:%M} and the newest object or clean-up is of "
-                f"{known:%Y-%m-%d %H:%M}: nothing was deleted; if the clock is right, use force",
-                reason="CLEANUP_CLOCK",
-            )
-        if self.share > self.policy.most_share:
-            tiered = self.due - self.counts["temp"].due
-            raise FailedPreconditionError(
-                f"{tiered} of {self.limited} objects with a limit would go, {self.share:.0%} and "
-                f"more than {self.policy.most_share:.0%}: nothing was deleted; if that is right, "
-                "use force",
-                reason="CLEANUP_SHARE",
-            )
+        for kind, gone in zip(("results", "answers"), await self._clear_results(), strict=True):
+            response.counts.add(kind=kind, examined=gone, due=gone, deleted=gone)
+            if gone:
+                _log.info("deleted for age", kind=kind, count=gone, principal=principal)
+
+    async def _old_notices(self, now: datetime) -> list[storage_pb2.StoredObject]:
+        listed = await self._objects.list(_NOTICES, limit=_PAGE)
+        return [n for n in listed if n.create_time.ToDatetime(tzinfo=UTC) < now - _NOTICES_KEPT]
+
+    async def _pages(self) -> AsyncGenerator[Sequence[storage_pb2.StoredObject], None]:
+        """Yield all objects but the server's own, a page at a time."""
+        after = ""
+        while page := await self._objects.list("", after=after, limit=_PAGE):
+            after = page[-1].object_name
+            yield [stored for stored in page if not stored.object_name.startswith(RESERVED)]
+
+    async def _last_run(self) -> datetime | None:
+        try:
+            async with self._objects.read(_LAST_RUN) as (_, chunks):
+                data = b"".join([chunk async for chunk in chunks])
+            return datetime.fromtimestamp(float(json.loads(data)["time"]), UTC)
+        except (NotFoundError, ConflictError):
+            return None
+        except (ValueError, KeyError, TypeError, OverflowError):
+            _log.warning("the time of the last clean-up cannot be read", object=_LAST_RUN)
+            return None
+
+    async def _note_run(self, now: datetime) -> None:
+        spec = storage_pb2.UploadSpec(object_name=_LAST_RUN, content_type="application/json")
+        try:
+            async with self._objects.upload(spec) as upload:
+                await upload.append(json.dumps({"time": now.timestamp()}).encode())
+                await upload.commit(storage_pb2.UploadFinish())
+        except LinerError as error:
+            # A full disk: the next run writes some notices again, and that is all.
+            _log.warning("the time of this clean-up was not kept", reason=error.reason)
+
+    def _tell(self, census: Census) -> None:
+        counts = census.counts.values()
+        deleted = sum(count.deleted for count in counts)
+        held = sum(count.held for count in counts)
+        for outcome, count in (
+            ("deleted", deleted),
+            ("gone", census.due - deleted),
+            ("noticed", sum(count.noticed for count in counts)),
+            ("held", held),
+            ("kept", sum(count.examined for count in counts) - census.due - held),
+        ):
+            self._observer.retained(outcome, max(count, 0))
 
 
-def _days(text: str) -> timedelta | None:
-    """Return the time that an object states for itself; None where it cannot be understood."""
-    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) <= _MOST_DAYS):
-        return None
-    return timedelta(days=int(text))
+class _Notices:
+    """The notices of one run, in an object that exists if there is any.
+
+    One that cannot be written, as on a full disk, keeps nothing from being deleted: that makes the
+    room. The next run writes those notices again.
+    """
+
+    def __init__(self, objects: ObjectStore, now: datetime) -> None:
+        self._objects = objects
+        self._name = f"{_NOTICES}{now:%Y-%m-%dT%H-%M-%SZ}-{uuid.uuid4().hex[:8]}.jsonl"
+        self._stack = AsyncExitStack()
+        self._upload: Upload | None = None
+        self.lost = False
+        """Whether there was a notice that could not be written."""
+        self.stored = ""
+        """Name of the object; empty where there was nothing to write."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        async with self._stack:
+            if self._upload is None or self.lost or kind is not None:
+                return
+            try:
+                await self._upload.commit(storage_pb2.UploadFinish())
+            except LinerError as error:
+                self._fail(error)
+            else:
+                self.stored = self._name
+
+    async def add(self, lines: Sequence[str]) -> None:
+        """Add rows."""
+        if not lines or self.lost:
+            return
+        try:
+            if self._upload is None:
+                spec = storage_pb2.UploadSpec(
+                    object_name=self._name, content_type="application/jsonl"
+                )
+                self._upload = await self._stack.enter_async_context(self._objects.upload(spec))
+            await self._upload.append("".join(lines).encode())
+        except LinerError as error:
+            self._fail(error)
+
+    def _fail(self, error: LinerError) -> None:
+        self.lost = True
+        _log.error("notices were not written", reason=error.reason, error=error.message)
+
+
+def _notice(stored: storage_pb2.StoredObject, verdict: Verdict) -> str:
+    """Return the row that says what will be deleted, and when."""
+    row = {
+        "object_name": stored.object_name,
+        "generation": stored.generation,
+        "kind": verdict.kind,
+        "size_bytes": stored.size_bytes,
+        "delete_time": verdict.due.isoformat() if verdict.due else None,
+    }
+    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -1,7 +1,7 @@
 """Signed URLs of the local backend: what may be done, with which object, until when.
 
     http://HOST/objects/NAME?op=read&expires=SECONDS&kid=KEY&sig=HEX
-    http://HOST/objects/NAME?op=write&type=MIME&max=BYTES&gen=GENERATION&expires=...&kid=...&sig=...
+    http://HOST/objects/NAME?op=write&type=HEX&max=BYTES&gen=GENERATION&expires=...&kid=...&sig=...
 
 The signature is an HMAC-SHA256 over method, host and the whole address before `&sig=`, byte for
 byte: nothing is decoded before it is compared, so no second spelling of an address is valid.
@@ -16,7 +16,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -25,28 +24,15 @@ from liner_server.errors import (
     InvalidRequestError,
     PermissionDeniedError,
 )
+from liner_server.ports import SIGNED_PATH, Grant
 
-PATH = "/objects/"
 MAX_SECONDS = 7 * 24 * 3600
 _SKEW_SECONDS = 15 * 60
 _METHODS = {"read": "GET", "write": "PUT"}
 _LINE = re.compile(r"^([A-Za-z0-9]{1,32}) ([0-9a-f]{64})$")
 _SIGNATURE = "&sig="
-
-
-@dataclass(frozen=True, kw_only=True)
-class Grant:
-    """What a signed URL allows."""
-
-    name: str
-    writes: bool
-    expires: int
-    """Unix seconds."""
-    content_type: str = ""
-    """Type that must be sent; empty: any."""
-    max_bytes: int = 0
-    generation: int = 0
-    """What a write replaces; 0: nothing."""
+_UNQUOTED = "/!$&()*,;=@"
+"""What some clients write plain in a path, whatever they were given."""
 
 
 class SigningKeys:
@@ -159,12 +145,13 @@ class UrlSigner:
         query = {"op": "write" if grant.writes else "read"}
         if grant.writes:
             query |= {
-                "type": grant.content_type,
+                # In hex, so that no client finds something to quote in another way.
+                "type": grant.content_type.encode().hex(),
                 "max": str(grant.max_bytes),
                 "gen": str(grant.generation),
             }
         query |= {"expires": str(grant.expires), "kid": kid}
-        target = f"{PATH}{quote(grant.name)}?{urlencode(query)}"
+        target = f"{SIGNED_PATH}{quote(grant.name, safe=_UNQUOTED)}?{urlencode(query)}"
         signature = self._signature(key, _METHODS[query["op"]], target)
         return f"{self.base_url}{target}{_SIGNATURE}{signature}"
 
@@ -191,10 +178,10 @@ class UrlSigner:
         if method != expected and (method, expected) != ("HEAD", "GET"):
             raise InvalidRequestError.of("method", f"this address is for {expected}", "URL_METHOD")
         return Grant(
-            name=unquote(urlsplit(signed).path[len(PATH) :]),
+            name=unquote(urlsplit(signed).path[len(SIGNED_PATH) :]),
             writes=expected == "PUT",
             expires=expires,
-            content_type=query.get("type", ""),
+            content_type=bytes.fromhex(query.get("type", "")).decode(),
             max_bytes=int(query.get("max", 0)),
             generation=int(query.get("gen", 0)),
         )

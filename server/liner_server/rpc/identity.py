@@ -12,9 +12,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from liner_server.context import RESERVED, Principal
-from liner_server.errors import LinerError, PermissionDeniedError, UnauthenticatedError
-from liner_server.objects.names import check_name
+from liner_server.context import Principal
+from liner_server.errors import PermissionDeniedError, UnauthenticatedError
 from liner_server.settings import SettingsError
 
 LOCAL = Principal(name="local", roles=frozenset({"admin"}))
@@ -206,10 +205,7 @@ def _barred(entry: _Entry, owned: Collection[str]) -> _Entry:
 
 def _is_prefix(prefix: str) -> bool:
     """Whether it may be owned: a folder's name, so that `a/` does not take in `ab`."""
-    if not prefix.endswith("/") or prefix.startswith(RESERVED):
-        return False
-    try:
-        check_name(prefix[:-1])
-    except LinerError:
-        return False
-    return True
+    folders = prefix.split("/")
+    return (
+        folders.pop() == "" and all(f.strip(". ") == f != "" for f in folders) and "," not in prefix
+    )

@@ -6,7 +6,7 @@ not signed here tells nothing about what is stored. Failures are JSON: {"reason"
 
 import base64
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import structlog
 from aiohttp import web
@@ -23,8 +23,7 @@ from liner_server.errors import (
     PermissionDeniedError,
     ResourceExhaustedError,
 )
-from liner_server.objects.signing import PATH, Grant, UrlSigner
-from liner_server.ports import ObjectStore
+from liner_server.ports import SIGNED_PATH, Grant, ObjectStore
 
 _log = structlog.get_logger()
 _CHUNK_BYTES = 1 << 20
@@ -55,20 +54,21 @@ _HARMLESS = {
 
 
 class ObjectUrls:
-    """Answers the addresses that `UrlSigner` signed."""
+    """Answers signed addresses."""
 
-    def __init__(self, objects: ObjectStore, signer: UrlSigner) -> None:
+    def __init__(self, objects: ObjectStore, check: Callable[[str, str, str], Grant]) -> None:
+        """Take what turns method, Host header and address into what they may do."""
         self._objects = objects
-        self._signer = signer
+        self._check = check
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Take the addresses below /objects/."""
-        router.add_route("*", PATH + "{name:.*}", self.answer)
+        router.add_route("*", SIGNED_PATH + "{name:.*}", self.answer)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Return what the URL allows, or why it does not."""
         try:
-            grant = self._signer.check(request.method, request.host, request.raw_path)
+            grant = self._check(request.method, request.host, request.raw_path)
             if grant.writes:
                 return await self._put(request, grant)
             return await self._get(request, grant)

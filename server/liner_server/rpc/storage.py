@@ -12,8 +12,7 @@ from liner.v1 import storage_pb2, storage_pb2_grpc
 
 from liner_server.context import current
 from liner_server.errors import DataLossError, InvalidRequestError
-from liner_server.ports import ObjectStore, Upload
-from liner_server.retention import Retention
+from liner_server.ports import CleanUp, ObjectStore, Upload
 from liner_server.rpc.storage_checks import (
     check_own,
     check_request_id,
@@ -37,9 +36,9 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     """Answers StorageService from one `ObjectStore`."""
 
-    def __init__(self, objects: ObjectStore, retention: Retention) -> None:
+    def __init__(self, objects: ObjectStore, clean_up: CleanUp) -> None:
         self._objects = objects
-        self._retention = retention
+        self._clean_up = clean_up
 
     async def Upload(  # noqa: N802 - the contract's name
         self, request_iterator: AsyncIterator[storage_pb2.UploadRequest], context: _Context
@@ -152,7 +151,7 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
     ) -> storage_pb2.RunCleanupResponse:
         """Delete what has had its time."""
         check_request_id(request.request_id, "request_id")
-        return await self._retention.run(
+        return await self._clean_up(
             dry_run=request.validate_only,
             force=request.force,
             principal=current.get().principal.name,

@@ -6,8 +6,6 @@ from liner.v1 import storage_pb2
 
 from liner_server.context import Principal
 from liner_server.errors import InvalidRequestError, PermissionDeniedError
-from liner_server.objects.names import check_name
-from liner_server.objects.signing import MAX_SECONDS
 from liner_server.rpc.identity import LOCAL
 
 _MAX_METADATA_BYTES = 8 << 10
@@ -16,17 +14,16 @@ _UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HEADER_TEXT = re.compile(r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")
 _MAX_REQUEST_ID = 128
+_MOST_SECONDS = 7 * 24 * 3600
 
 
 def check_own(principal: Principal, name: str) -> None:
-    """Pass if an object may be called so, and may be used by this principal.
+    """Pass if objects of this name are the principal's to use.
 
     Raises:
-        InvalidRequestError: it may not be called so.
-        PermissionDeniedError: it is not the principal's to use.
+        PermissionDeniedError: they are not.
 
     """
-    check_name(name)
     principal.check_object(name)
 
 
@@ -54,7 +51,7 @@ def check_signing(request: storage_pb2.GetSignedURLRequest, principal: Principal
     check_own(principal, request.object_name)
     if request.HasField("expiry"):
         seconds = request.expiry.seconds + request.expiry.nanos / 1e9
-        if not 1 <= seconds <= MAX_SECONDS:
+        if not 1 <= seconds <= _MOST_SECONDS:
             raise InvalidRequestError.of("expiry", "1 s to 7 days", "DURATION_RANGE")
     if request.max_size_bytes < 0 or request.if_generation_match < 0:
         raise InvalidRequestError.of("max_size_bytes", "must not be negative", "NUMBER_RANGE")
