@@ -48,6 +48,7 @@ _RPCS = {
         "GetSignedURL",
         "StatObject",
         "ListObjects",
+        "RunCleanup",
     },
     "ExperimentAdmin": {"GetReport", "ListExperiments", "SetTraffic"},
 }
