@@ -19,6 +19,7 @@ from liner_server.core.rates import Places, RateLimit
 from liner_server.core.retry import Backoff, RetryBudget
 from liner_server.core.router import Lanes
 from liner_server.models.openai import openai_provider
+from liner_server.models.probing import Probe
 from liner_server.models.provider import ChatProvider, ModelSettings
 from liner_server.models.qwen2 import qwen2_provider
 from liner_server.models.transport import Endpoint
@@ -68,6 +69,17 @@ class LanesFactory:
             fallback=self._lane(stack, "fallback", self._openai()),
             experimental=self._lane(stack, EXPERIMENTAL, self._experimental()),
         )
+
+    async def probe(self, name: str, *, deadline: float) -> Probe | None:
+        """Return what the endpoint of one model turns out to be; None where none is configured."""
+        make = {"qwen2": self._qwen2, "openai": self._openai, EXPERIMENTAL: self._experimental}
+        provider = make[name]()
+        if provider is None:
+            return None
+        try:
+            return await provider.probe(deadline=deadline)
+        finally:
+            await provider.aclose()
 
     def _qwen2(self) -> ChatProvider | None:
         settings = self._settings
