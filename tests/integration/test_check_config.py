@@ -120,7 +120,7 @@ async def test_pubsub_is_looked_through(tmp_path: Path) -> None:
     }
 
     before, missing, _ = await check(tmp_path, **settings)
-    await create(names)
+    await create(shared_emulator(), names)
     after, there, _ = await check(tmp_path, **settings)
 
     assert (before, missing["queue"]["works"]) == (1, "FAILS")

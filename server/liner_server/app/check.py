@@ -1,8 +1,8 @@
 """What of the configuration works: each part is tried the way that the server uses it.
 
 A backend brings its own probe: a function of the settings that returns a `Finding`, or raises what
-its adapter raises. `PROBES` is the list. Probes change nothing that stays: a server that runs on the
-same data folder does not notice.
+its adapter raises. `PROBES` is the list. Probes change nothing that stays: a server that runs on
+the same data folder does not notice.
 """
 
 import asyncio

@@ -23,8 +23,8 @@ def check_config(
 
     One line a part: its name, `works`, `off` (not configured), `doubt` (it works, but) or `FAILS`,
     what was found, and what to do. Nothing is changed, and a running server is not disturbed. A
-    model that hears is sent two words and some silence, others only asked for their list. Exit codes: 0 nothing fails, 1 something does,
-    2 the settings cannot be used.
+    model that hears is sent two words and some silence, others are only asked for their list.
+    Exit codes: 0 nothing fails, 1 something does, 2 the settings cannot be used.
     """
     from liner_server.settings import SettingsError, load
 
