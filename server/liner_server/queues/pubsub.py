@@ -27,15 +27,24 @@ from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 
 from liner_server.core.enums import Cause
 from liner_server.errors import (
+    ConflictError,
     InvalidRequestError,
     LinerError,
 )
 from liner_server.ports import ResultStore
 from liner_server.ports_queue import NO_ATTRIBUTES, Lease
-from liner_server.queues import admin, leasing, pubsub_file, pubsub_letters, pubsub_wire
+from liner_server.queues import (
+    admin,
+    leasing,
+    pubsub_file,
+    pubsub_held,
+    pubsub_letters,
+    pubsub_wire,
+)
 from liner_server.queues.pubsub_copies import Copies
-from liner_server.queues.pubsub_file import TRANSIT_SCHEMA, Taken
+from liner_server.queues.pubsub_file import TRANSIT_SCHEMA
 from liner_server.queues.pubsub_gateway import Gateway
+from liner_server.queues.pubsub_held import Taken
 from liner_server.queues.pubsub_letters import Letters
 from liner_server.queues.pubsub_outbox import Outbox
 from liner_server.queues.pubsub_pull import Puller
@@ -239,10 +248,11 @@ class PubSubQueue(SqliteQueue):
 
     async def ack(self, lease: Lease) -> None:
         """Take the message off the queue; see the port."""
-        carrier = await self._file.write(
-            lambda db: pubsub_file.finish(db, lease, self._times()), reclaims=True
-        )
+        carrier: str = await self._file.write_together(self._finish_all, lease, reclaims=True)
         await self._copies.finish(carrier)
+
+    def _finish_all(self, db: Any, leases: Sequence[Lease]) -> list[str | ConflictError]:
+        return pubsub_held.finish_all(db, leases, self._times())
 
     async def dead_letter(
         self,
@@ -332,7 +342,7 @@ class PubSubQueue(SqliteQueue):
         pushed = self._copies.pushed(arrival.carrier, subscription)
         try:
             [kept] = await self._file.write(
-                lambda db: pubsub_file.arrive(db, [arrival], self._times(), self._me)
+                lambda db: pubsub_held.arrive(db, [arrival], self._times(), self._me)
             )
             if not kept:
                 return True
@@ -350,7 +360,7 @@ class PubSubQueue(SqliteQueue):
         times = self._times()
 
         def claim(db: Any) -> tuple[Taken, list[Lease]]:
-            found = pubsub_file.take(
+            found = pubsub_held.take(
                 db,
                 limit=limit,
                 window=max(limit, self._ahead),
@@ -371,7 +381,7 @@ class PubSubQueue(SqliteQueue):
         return await self._file.write(claim, reclaims=True)
 
     async def _lose(self, carriers: Sequence[str]) -> None:
-        await self._file.write(lambda db: pubsub_file.lose(db, carriers, self._me), reclaims=True)
+        await self._file.write(lambda db: pubsub_held.lose(db, carriers, self._me), reclaims=True)
         self._stir()
 
     async def _leave(self) -> None:

@@ -7,17 +7,13 @@ A living message is in `messages` from the moment this host published it or was 
 handed out only by the process that holds its copy. Whoever shares the file sees the same.
 """
 
-import itertools
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from liner_server.core.enums import Priority
-from liner_server.ports_queue import Lease
-from liner_server.queues import admin, leasing
-from liner_server.queues.pubsub_wire import WORDS, Arrival
-from liner_server.queues.rota import Rota
-from liner_server.queues.rows import COLUMNS, DEAD, LEASED, Row, Times
+from liner_server.queues import leasing
+from liner_server.queues.rows import LEASED, Times
 from liner_server.queues.schema import SCHEMA
 
 TRANSIT_SCHEMA = (
@@ -56,19 +52,6 @@ class Unsent:
     attributes: str
     body: bytes
     track_id: str
-
-
-@dataclass(kw_only=True)
-class Taken:
-    """What a look at the file for messages to hand out found."""
-
-    rows: list[Row]
-    ready: dict[Priority, int]
-    """Held here and due, but not handed out, by priority."""
-    expected: bool = False
-    """Due messages that Pub/Sub has and there is room for are on their way."""
-    next_due: float | None = None
-    paused: bool = False
 
 
 def put(
@@ -149,190 +132,6 @@ def mark_sent(db: sqlite3.Connection, message_id: str, number: int, carrier: str
     return str(row[0])
 
 
-def arrive(
-    db: sqlite3.Connection, arrivals: Sequence[Arrival], times: Times, me: str
-) -> list[bool]:
-    """Take in what Pub/Sub delivered; say of each whether it is kept or a late copy."""
-    return [_arrive(db, arrival, times, me) for arrival in arrivals]
-
-
-def _arrive(db: sqlite3.Connection, found: Arrival, times: Times, me: str) -> bool:
-    if is_finished(db, found.message_id, found.round):
-        return False
-    row = db.execute(
-        "SELECT m.id, m.state, m.delivery, m.leased_at, t.round, t.carrier, t.holder "
-        "FROM messages AS m LEFT JOIN transit AS t USING (message_id) WHERE m.message_id = ?",
-        (found.message_id,),
-    ).fetchone()
-    if row is None:
-        _insert(db, found, times)
-    else:
-        number, state, delivery, leased_at, known, carrier, holder = row
-        if known is not None and found.round < known:
-            return False
-        if state == DEAD:
-            if known is not None and found.round <= known:
-                return False
-            _revive(db, number, found, times)
-        elif holder and carrier and carrier != found.carrier:
-            # Published twice: one copy is enough.
-            return False
-        elif state == LEASED and holder != me:
-            # Pub/Sub would not deliver it if whoever leased it were still there.
-            leasing.remember(db, number, delivery, leased_at)
-            _unlease(db, number)
-    db.execute(
-        "INSERT OR REPLACE INTO transit(message_id, round, sent, carrier, holder) "
-        "VALUES (?, ?, 1, ?, ?)",
-        (found.message_id, found.round, found.carrier, me),
-    )
-    return True
-
-
-def _insert(db: sqlite3.Connection, found: Arrival, times: Times) -> None:
-    db.execute(
-        "INSERT INTO messages(message_id, priority, tenant, state, due, published, delivery, "
-        "track_id, request_id, attributes, body) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            found.message_id,
-            found.priority,
-            found.tenant,
-            1 if found.due <= times.wall else 2,
-            found.due,
-            found.published,
-            found.delivered,
-            found.track_id,
-            found.request_id,
-            found.attributes,
-            found.body,
-        ),
-    )
-
-
-def _revive(db: sqlite3.Connection, number: int, found: Arrival, times: Times) -> None:
-    """A dead letter of this file was replayed elsewhere: it lives as it was put back there."""
-    db.execute(
-        "UPDATE messages SET state = ?, due = ?, delivery = ?, cause = 0, died = NULL, "
-        "error = '', priority = ?, track_id = ?, body = ? WHERE id = ?",
-        (
-            1 if found.due <= times.wall else 2,
-            found.due,
-            found.delivered,
-            found.priority,
-            found.track_id,
-            found.body,
-            number,
-        ),
-    )
-
-
-def take(
-    db: sqlite3.Connection,
-    *,
-    limit: int,
-    window: int,
-    hurry: bool,
-    until: float,
-    times: Times,
-    prefix: str,
-    me: str,
-    rota: Rota,
-    last_tenant: dict[Priority, str],
-) -> Taken:
-    """Lease due messages that this process holds, in turn, each token `prefix` and row id.
-
-    Unless in a hurry none is leased while others that are due are still on their way: turns and
-    order are about all of them.
-    """
-    leasing.wake(db, times)
-    by_priority: dict[Priority, list[tuple[int, str]]] = {priority: [] for priority in WORDS}
-    for priority, row, tenant in db.execute(
-        "SELECT m.priority, m.id, m.tenant FROM transit AS t CROSS JOIN messages AS m "
-        "USING (message_id) WHERE t.holder = ? AND t.sent = 1 AND m.state = 1 "
-        "ORDER BY m.due, m.id",
-        (me,),
-    ):
-        by_priority[priority].append((row, tenant))
-    found = Taken(
-        rows=[],
-        ready={priority: len(rows) for priority, rows in by_priority.items()},
-        paused=admin.paused(db),
-    )
-    if found.paused:
-        return found
-    found.expected = any(
-        count < window and _is_away(db, priority) for priority, count in found.ready.items()
-    )
-    if found.expected and not hurry:
-        return found
-    turns = rota.share(
-        {p: _in_turn(rows, last_tenant.get(p, "")) for p, rows in by_priority.items()}, limit
-    )
-    for priority, (_, tenant) in turns:
-        last_tenant[priority] = tenant
-        found.ready[priority] -= 1
-    if not turns:
-        due = db.execute("SELECT min(due) FROM messages WHERE state = 2").fetchone()[0]
-        found.next_due = None if due is None else due - times.wall
-        return found
-    ids = [row for _, (row, _) in turns]
-    leased = db.execute(
-        "UPDATE messages SET state = 3, delivery = delivery + 1, leased_at = ?, "  # noqa: S608
-        f"lease_until = ?, token = ? || id WHERE id IN ({','.join('?' * len(ids))}) "
-        f"RETURNING {COLUMNS}",
-        (times.wall, until, prefix, *ids),
-    ).fetchall()
-    by_id = {row[0]: row for row in leased}
-    found.rows = [by_id[row] for row in ids]
-    return found
-
-
-def _is_away(db: sqlite3.Connection, priority: Priority) -> bool:
-    row = db.execute(
-        "SELECT 1 FROM messages AS m CROSS JOIN transit AS t USING (message_id) "
-        "WHERE m.state = 1 AND m.priority = ? AND (t.holder = '' OR t.sent = 0) LIMIT 1",
-        (priority,),
-    ).fetchone()
-    return row is not None
-
-
-def _in_turn(rows: Sequence[tuple[int, str]], last: str) -> list[tuple[int, str]]:
-    """Return rows as one of each tenant, beginning behind the last one served, and again."""
-    by_tenant: dict[str, list[tuple[int, str]]] = {}
-    for row in rows:
-        by_tenant.setdefault(row[1], []).append(row)
-    queues = [
-        by_tenant[tenant]
-        for tenant in sorted(by_tenant, key=lambda tenant: (tenant <= last, tenant))
-    ]
-    return [row for turn in itertools.zip_longest(*queues) for row in turn if row is not None]
-
-
-def finish(db: sqlite3.Connection, lease: Lease, times: Times) -> str:
-    """Take a finished message off; return which copy Pub/Sub may forget."""
-    message_id = lease.message.message_id
-    row = db.execute(
-        "SELECT carrier, round FROM transit WHERE message_id = ?", (message_id,)
-    ).fetchone()
-    leasing.ack(db, lease, times)
-    set_finished(db, message_id, row[1], times)
-    return str(row[0])
-
-
-def finished_elsewhere(db: sqlite3.Connection, message_id: str, number: int, times: Times) -> None:
-    """Take off what another host finished, unless it was put back since or is held here."""
-    gone = db.execute(
-        "SELECT m.id FROM messages AS m JOIN transit AS t USING (message_id) "
-        "WHERE m.message_id = ? AND t.round <= ? AND t.sent = 1 AND t.holder = '' "
-        "AND m.state IN (1, 2)",
-        (message_id, number),
-    ).fetchone()
-    if gone is not None:
-        db.execute("DELETE FROM attempts WHERE message = ?", gone)
-        db.execute("DELETE FROM messages WHERE id = ?", gone)
-        set_finished(db, message_id, number, times)
-
-
 def put_back(db: sqlite3.Connection, ids: Sequence[str], times: Times, me: str) -> None:
     """Let messages be sent again, in a new round: dead letters that were replayed."""
     for message_id in ids:
@@ -340,22 +139,6 @@ def put_back(db: sqlite3.Connection, ids: Sequence[str], times: Times, me: str) 
             "INSERT OR REPLACE INTO transit(message_id, round, sent, holder) VALUES (?, ?, 0, ?)",
             (message_id, _next_round(db, message_id, times), me),
         )
-
-
-def lose(db: sqlite3.Connection, carriers: Sequence[str], me: str) -> None:
-    """End the leases of copies that Pub/Sub gave to another: it alone decides who works."""
-    for carrier in carriers:
-        row = db.execute(
-            "SELECT m.id, m.state, m.delivery, m.leased_at, m.message_id FROM transit AS t "
-            "JOIN messages AS m USING (message_id) WHERE t.holder = ? AND t.carrier = ?",
-            (me, carrier),
-        ).fetchone()
-        if row is None:
-            continue
-        if row[1] == LEASED:
-            leasing.remember(db, row[0], row[2], row[3])
-            _unlease(db, row[0])
-        db.execute("UPDATE transit SET holder = '' WHERE message_id = ?", (row[4],))
 
 
 def leave(db: sqlite3.Connection, times: Times, me: str) -> list[str]:
@@ -390,7 +173,7 @@ def send_again(db: sqlite3.Connection, priority: Priority, times: Times, me: str
     ).fetchall():
         if state == LEASED:
             leasing.remember(db, row, delivery, leased_at)
-            _unlease(db, row)
+            unlease(db, row)
         put_back(db, [message_id], times, me)
 
 
@@ -443,7 +226,8 @@ def _next_round(db: sqlite3.Connection, message_id: str, times: Times) -> int:
     return max(round(times.wall * 1e6), round_of(db, message_id) + 1)
 
 
-def _unlease(db: sqlite3.Connection, row: int) -> None:
+def unlease(db: sqlite3.Connection, row: int) -> None:
+    """Let a message wait again that was leased."""
     db.execute(
         "UPDATE messages SET state = 1, token = NULL, lease_until = NULL WHERE id = ?", (row,)
     )

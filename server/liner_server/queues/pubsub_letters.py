@@ -21,7 +21,7 @@ from liner_server.core.enums import Cause
 from liner_server.errors import ConflictError, LinerError
 from liner_server.ports import ResultStore
 from liner_server.ports_queue import Lease
-from liner_server.queues import leasing, pubsub_file, pubsub_wire
+from liner_server.queues import leasing, pubsub_file, pubsub_held, pubsub_wire
 from liner_server.queues.pubsub_gateway import Gateway
 from liner_server.queues.pubsub_wire import WORDS, Arrival, Names, arrival_of
 from liner_server.queues.rows import MOST_ATTEMPTS, Times, error_text
@@ -91,7 +91,7 @@ class Letters:
             with suppress(DecodeError):
                 await self._results.put(enrichment_pb2.Enrichment.FromString(message.data))
         await self._file.write(
-            lambda db: pubsub_file.finished_elsewhere(db, message_id, int(number), self._times()),
+            lambda db: pubsub_held.finished_elsewhere(db, message_id, int(number), self._times()),
             reclaims=True,
         )
 
@@ -204,7 +204,7 @@ def give_up(db: sqlite3.Connection, found: Arrival, times: Times, me: str) -> bo
         "UPDATE transit SET holder = '' WHERE message_id = ? AND round = ?",
         (found.message_id, found.round),
     )
-    if not pubsub_file.arrive(db, [found], times, "")[0]:
+    if not pubsub_held.arrive(db, [found], times, "")[0]:
         return False
     if found.due > times.wall:
         pubsub_file.put_back(db, [found.message_id], times, me)

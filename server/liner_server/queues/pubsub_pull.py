@@ -10,7 +10,7 @@ import structlog
 
 from liner_server.core.enums import Priority
 from liner_server.errors import LinerError
-from liner_server.queues import pubsub_file, pubsub_wire
+from liner_server.queues import pubsub_file, pubsub_held, pubsub_wire
 from liner_server.queues.pubsub_copies import Copies
 from liner_server.queues.pubsub_gateway import Gateway
 from liner_server.queues.pubsub_wire import WORDS, Names, arrival_of
@@ -111,7 +111,7 @@ class Puller:
             self._copies.pulled(one.message.message_id, subscription, one.ack_id)
         try:
             kept = await self._file.write(
-                lambda db: pubsub_file.arrive(db, arrivals, self._times(), self._me)
+                lambda db: pubsub_held.arrive(db, arrivals, self._times(), self._me)
             )
         except LinerError:
             # A file that cannot be written holds nothing: another may have better luck.

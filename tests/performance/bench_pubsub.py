@@ -1,0 +1,95 @@
+"""What a job on Pub/Sub costs this process, beside a bare loop that pulls and acknowledges.
+
+`make bench`, or `pytest tests/performance/bench_pubsub.py -o python_files='bench_*.py' -s`. CPU of
+this process a message, on the real emulator, which is a process of its own.
+"""
+
+import asyncio
+import time
+from datetime import timedelta
+from pathlib import Path
+
+import grpc
+import pytest
+from google.pubsub_v1.types import pubsub
+from liner_server.queues.pubsub import PubSubQueue
+from liner_server.queues.pubsub_wire import PubsubMessage
+from support.pubsub_emulator import create, fresh_names, shared_emulator
+from support.queue_backends import MEDIUM, job
+
+COUNT = 3000
+ROUNDS = 3
+AT_ONCE = 100
+
+
+@pytest.mark.timeout(600)
+async def test_cpu_a_message(tmp_path: Path):
+    """The same messages, a hundred at a time: bare stubs, then the queue with what it promises."""
+    emulator = shared_emulator()
+    bare: list[float] = []
+    ours: list[float] = []
+    for round_ in range(ROUNDS):
+        async with grpc.aio.insecure_channel(emulator.address) as channel:
+            names = fresh_names()
+            await create(emulator, names)
+            await _publish(channel, names.topic_of(MEDIUM))
+            began = time.process_time()
+            await _bare(channel, names.subscription_of(MEDIUM))
+            bare.append((time.process_time() - began) / COUNT)
+            await _publish(channel, names.topic_of(MEDIUM))
+        async with PubSubQueue(
+            tmp_path / f"{round_}.sqlite", names, emulator=emulator.address, ahead=AT_ONCE
+        ) as queue:
+            began = time.process_time()
+            await _leased(queue)
+            ours.append((time.process_time() - began) / COUNT)
+    ratios = sorted(mine / theirs for mine, theirs in zip(ours, bare, strict=True))
+    print(  # noqa: T201 - what it is for
+        f"\nPub/Sub, CPU a message: bare {min(bare) * 1e6:.0f} us, queue {min(ours) * 1e6:.0f} us, "
+        f"{ratios[ROUNDS // 2]:.1f} x ({ratios[0]:.1f} to {ratios[-1]:.1f})"
+    )
+    assert ours
+
+
+async def _publish(channel: grpc.aio.Channel, topic: str) -> None:
+    publish = channel.unary_unary(
+        "/google.pubsub.v1.Publisher/Publish",
+        request_serializer=pubsub.PublishRequest.pb().SerializeToString,
+    )
+    for start in range(0, COUNT, 500):
+        messages = [
+            PubsubMessage(data=job(str(n)).SerializeToString()) for n in range(start, start + 500)
+        ]
+        await publish(pubsub.PublishRequest.pb()(topic=topic, messages=messages))
+
+
+async def _bare(channel: grpc.aio.Channel, subscription: str) -> None:
+    pull = channel.unary_unary(
+        "/google.pubsub.v1.Subscriber/Pull",
+        request_serializer=pubsub.PullRequest.pb().SerializeToString,
+        response_deserializer=pubsub.PullResponse.pb().FromString,
+    )
+    acknowledge = channel.unary_unary(
+        "/google.pubsub.v1.Subscriber/Acknowledge",
+        request_serializer=pubsub.AcknowledgeRequest.pb().SerializeToString,
+    )
+    left = COUNT
+    while left > 0:
+        request = pubsub.PullRequest.pb()(subscription=subscription, max_messages=AT_ONCE)
+        received = (await pull(request, timeout=10)).received_messages
+        if received:
+            ids = [one.ack_id for one in received]
+            await acknowledge(
+                pubsub.AcknowledgeRequest.pb()(subscription=subscription, ack_ids=ids)
+            )
+        left -= len(received)
+
+
+async def _leased(queue: PubSubQueue) -> None:
+    left = COUNT
+    while left > 0:
+        leases = await queue.lease(
+            limit=AT_ONCE, duration=timedelta(minutes=1), wait=timedelta(seconds=10)
+        )
+        await asyncio.gather(*map(queue.ack, leases))
+        left -= len(leases)
