@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from liner_server.failpoints import Point, arm, parsed, reach
 from support.chaos import ON_THE_QUEUE, Chaos
+from support.pubsub_emulator import create, fresh_names, shared_emulator
 
 BROKEN = ("-m", "support.broken_server")
 
@@ -38,6 +39,34 @@ async def test_each_failpoint_kills_where_it_says_and_costs_nothing(tmp_path: Pa
     assert chaos.verdict.doubled == chaos.verdict.both == []
     assert chaos.verdict.done == 600
     assert sorted(chaos.at) == sorted(ON_THE_QUEUE)
+
+
+@pytest.mark.timeout(300)
+async def test_the_same_holds_on_pubsub(tmp_path: Path):
+    """What a dead server held comes back; what it had sent and not noted is one job."""
+    emulator, names = shared_emulator(), fresh_names()
+    await create(emulator, names)
+    chaos = Chaos(
+        messages=150,
+        kills=0,
+        queue_file="pubsub",
+        environment={
+            "LINER_QUEUE": "pubsub",
+            "GOOGLE_CLOUD_PROJECT": names.project,
+            "PUBSUB_TOPIC": names.topic,
+            "PUBSUB_SUBSCRIPTION": names.subscription,
+            "PUBSUB_EMULATOR_HOST": emulator.address,
+        },
+    )
+
+    await chaos.run(
+        tmp_path,
+        through=[Point.AFTER_SEND, Point.AFTER_PUBLISH, Point.BEFORE_STORE, Point.BEFORE_ACK],
+    )
+
+    assert chaos.verdict.broken == chaos.verdict.lost == []
+    assert chaos.verdict.doubled == chaos.verdict.both == []
+    assert chaos.verdict.done == 150
 
 
 @pytest.mark.timeout(300)

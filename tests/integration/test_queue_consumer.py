@@ -388,20 +388,6 @@ async def test_a_queue_that_fails_is_asked_again(tmp_path: Path, clock):
         await ended(worker, "done")
 
 
-async def test_no_more_is_leased_than_is_worked_on(tmp_path: Path, clock):
-    """What lies leased and idle here could be done by another, and loses its place."""
-    hangs = asyncio.Event().wait
-    model = TitledModel(acts={f"a{n}": hangs for n in range(10)})
-    async with working(tmp_path, clock, model=model, workers=3) as worker:
-        for n in range(10):
-            await worker.queue.publish(job(f"a{n}"))
-        await eventually(lambda: model.asked.total() == 3)
-        stats = await worker.queue.stats()
-
-        assert worker.consumer.limit == worker.consumer.working == 3
-        assert sum(p.leased for p in stats.priorities) == 3
-
-
 async def test_a_model_that_refuses_is_asked_less_at_once(tmp_path: Path, clock):
     """Four at a time at a quota would be four failures at a time."""
     refused = fails(ResourceExhaustedError("quota", reason="QUOTA"))

@@ -9,20 +9,26 @@ import asyncio
 import os
 import resource
 import sqlite3
+import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import pytest
+from liner_server.queues import leasing
 from liner_server.queues.sqlite import SqliteQueue
 from support import external
+from support.eventually import eventually
 from support.queue_backends import HIGH, LOW, job
 
 Act = Callable[[int], Awaitable[object]]
 MINUTE = timedelta(minutes=1)
 ROUNDS = 5
 BACKLOG = int(os.environ.get("BENCH_BACKLOG", "100000"))
+KILLS = 5
 
 
 def one_by_one(path: Path, rows: int) -> float:
@@ -109,15 +115,15 @@ async def test_beside_other_queues(tmp_path: Path):
                 "persist-queue",
                 _called(lambda: durable.put(body)),
                 _called(lambda: durable.ack(durable.get())),
-                300,
+                100,
             )
             await of(
                 "litequeue",
                 _called(lambda: quick.put("x" * len(body))),
                 _called(lambda: quick.done(quick.pop().message_id)),
-                10_000,
+                5_000,
             )
-            await of("ours", lambda n: queue.publish(job(str(n))), work, 10_000)
+            await of("ours", lambda n: queue.publish(job(str(n))), work, 5_000)
     durable.close()
     quick.conn.close()
     for name in ("persist-queue", "litequeue"):
@@ -206,3 +212,76 @@ async def _urgent(queue: SqliteQueue, waits: list[float]) -> int:
 
     await asyncio.gather(worker(), worker(), publisher())
     return low
+
+
+@pytest.mark.timeout(1800)
+async def test_a_worker_before_a_deep_queue(tmp_path: Path):
+    """Memory of `liner-server worker`, and its start after kill -9, with so many jobs queued."""
+    data = tmp_path / "data"
+    async with SqliteQueue(data / "queue.sqlite") as queue:
+        await _fill(queue, BACKLOG)
+    ready: list[float] = []
+    memory: list[float] = []
+    cpu: list[float] = []
+    left = BACKLOG
+    for _ in range(KILLS + 1):
+        began = time.perf_counter()
+        async with _worker(data) as process:
+            ready.append(time.perf_counter() - began)
+            cpu.append(sum(psutil.Process(process.pid).cpu_times()[:2]))
+            before, left = left, await _until_fewer(data, left)
+            memory.append(psutil.Process(process.pid).memory_info().rss / 2**20)
+            process.kill()
+    print(  # noqa: T201 - what it is for
+        f"\nworker with {BACKLOG} queued: memory {max(memory):.0f} MB; {KILLS} x kill -9: ready "
+        f"in {min(ready[1:]):.2f} to {max(ready[1:]):.2f} s, {max(cpu[1:]):.2f} s CPU at most"
+    )
+    assert left < before
+
+
+async def _fill(queue: SqliteQueue, count: int) -> None:
+    """Put so many jobs on a queue, thousands a commit."""
+    for start in range(0, count, 5000):
+        times = queue._times()
+        letters = [
+            (leasing.letter_of(job(str(n), priority=LOW), {}, None, times), times)
+            for n in range(start, start + 5000)
+        ]
+        await queue._file.write(lambda db, letters=letters: leasing.publish_all(db, letters, 0))
+
+
+@asynccontextmanager
+async def _worker(data: Path) -> AsyncIterator[asyncio.subprocess.Process]:
+    environment = {
+        "LINER_DATA_DIR": str(data),
+        "LINER_HTTP_ADDRESS": "127.0.0.1:0",
+        "LINER_LOG_LEVEL": "ERROR",
+        "LINER_LISTENING_PROCESSES": "1",
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "liner_server", "worker"),
+        env={**os.environ, **environment},
+        stdout=asyncio.subprocess.PIPE,
+    )
+    try:
+        assert process.stdout is not None
+        assert b"ready" in await process.stdout.readline()
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def _until_fewer(data: Path, than: int) -> int:
+    """Wait until some hundred jobs are gone; return how many are left."""
+    left = than
+
+    def gone() -> bool:
+        nonlocal left
+        with closing(sqlite3.connect(f"file:{data}/queue.sqlite?mode=ro", uri=True)) as db:
+            (left,) = db.execute("SELECT sum(n) FROM counts").fetchone()
+        return left <= than - 300
+
+    await eventually(gone, within=120)
+    return left

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,9 @@ class Chaos:
     producers: int = 2
     program: Sequence[str] = _SERVER
     """What is started as the server: Python's arguments before `serve` or `worker`."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Settings of the server and the worker."""
+    queue_file: str = "queue"
     points: Sequence[Point] = field(default_factory=lambda: list(ON_THE_QUEUE))
 
     killed: Counter[str] = field(default_factory=Counter)
@@ -85,7 +88,7 @@ class Chaos:
             with Ledger(path) as ledger:
                 told.update(ledger.jobs())
         self.acknowledged = len(told)
-        self.verdict = judge(told, self._data)
+        self.verdict = judge(told, self._data, queue_file=self.queue_file)
         self.seconds = time.monotonic() - began
 
     def report(self) -> str:
@@ -145,7 +148,7 @@ class Chaos:
         self.killed[role] += 1
         self.at[at] += 1
         if (self._data / "results.sqlite").exists():
-            self.again += interrupted(self._data)
+            self.again += interrupted(self._data, queue_file=self.queue_file)
 
     async def _last_life(self) -> None:
         """A server that nobody kills finishes what is left."""
@@ -189,6 +192,7 @@ class Chaos:
             "LINER_LISTENING_PROCESSES": "1",
             # Jobs that had nothing to do with a death must not become dead letters for it.
             "LINER_QUEUE_MAX_ATTEMPTS": "100",
+            **self.environment,
         }
         if fault:
             environment["LINER_FAILPOINTS"] = fault

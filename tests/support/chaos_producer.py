@@ -14,7 +14,7 @@ from liner.v1 import enrichment_pb2, enrichment_pb2_grpc
 
 from support.queue_ledger import Ledger
 
-_AT_ONCE = 64
+_AT_ONCE = 24
 _PRIORITIES = (
     enrichment_pb2.PRIORITY_HIGH,
     enrichment_pb2.PRIORITY_MEDIUM,

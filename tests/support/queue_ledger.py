@@ -68,11 +68,13 @@ class Verdict:
     """What SQLite's own check says of the files."""
 
 
-def judge(ledger: "Ledger | Mapping[str, set[str]]", data_dir: Path) -> Verdict:
+def judge(
+    ledger: "Ledger | Mapping[str, set[str]]", data_dir: Path, *, queue_file: str = "queue"
+) -> Verdict:
     """Return where each acknowledged job is, read from a stopped server's files."""
     told = ledger.jobs() if isinstance(ledger, Ledger) else ledger
     verdict = Verdict()
-    queue = sqlite3.connect(data_dir / "queue.sqlite")
+    queue = sqlite3.connect(data_dir / f"{queue_file}.sqlite")
     results = sqlite3.connect(data_dir / "results.sqlite")
     try:
         for name, db in (("queue", queue), ("results", results)):
@@ -101,14 +103,14 @@ def judge(ledger: "Ledger | Mapping[str, set[str]]", data_dir: Path) -> Verdict:
     return verdict
 
 
-def interrupted(data_dir: Path) -> int:
+def interrupted(data_dir: Path, *, queue_file: str = "queue") -> int:
     """Return how many jobs a killed process was working on that will be worked on again.
 
     Read-only: what the process left behind stays as it is for its successor.
     """
     uri = f"file:{data_dir}/{{}}.sqlite?mode=ro"
     with (
-        closing(sqlite3.connect(uri.format("queue"), uri=True)) as queue,
+        closing(sqlite3.connect(uri.format(queue_file), uri=True)) as queue,
         closing(sqlite3.connect(uri.format("results"), uri=True)) as results,
     ):
         held = [i for (i,) in queue.execute("SELECT message_id FROM messages WHERE state = 3")]

@@ -6,14 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
+from support.external import missing
 
 
 def run(folder: Path, script: str, *, size: str = "4m") -> None:
     """Run a script, which finds the disk's path in `sys.argv[1]`, on a fresh tmpfs.
 
-    Nobody else sees the disk: it is mounted in a namespace of its own. Skips the test where that
-    is not allowed.
+    Nobody else sees the disk: it is mounted in a namespace of its own. Where that is not
+    allowed the test is skipped, or fails if externals are required.
 
     Raises:
         AssertionError: the script failed; the text is what it wrote to standard error.
@@ -25,7 +25,10 @@ def run(folder: Path, script: str, *, size: str = "4m") -> None:
         [unshare, "-rm", "sh", "-c", mount, str(folder)], capture_output=True, check=False
     )
     if not unshare or not allowed or allowed.returncode:
-        pytest.skip("this system lets nobody mount a small disk")
+        missing(
+            "a small disk (unshare -rm and mount -t tmpfs)",
+            install="allow user namespaces, or run as root with CAP_SYS_ADMIN",
+        )
     done = subprocess.run(
         [
             *(unshare, "-rm", "sh", "-c", f'{mount} && exec "$1" -c "$2" "$0"', str(folder)),
