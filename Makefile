@@ -122,6 +122,9 @@ chaos: $(STAMP) ## Kill producers, workers and servers, count what is lost; MESS
 	@CHAOS_MESSAGES=$(or $(MESSAGES),100000) CHAOS_KILLS=$(or $(KILLS),300) CHAOS_SEED=$(or $(SEED),1) \
 	  $(BIN)/python -m pytest tests/performance/bench_chaos.py -o python_files='bench_*.py' -q -s
 
+monitoring: $(TOOLS) ## Let a real Prometheus scrape live servers, induce faults, and see the alerts fire
+	@$(BIN)/python -m pytest -q -s -o python_files='live_*.py' tests/operations
+
 quality: $(STAMP) ## Measure accuracy and calibration on unseen pieces; LABELS="NAME=CSV ..." adds sets
 	@$(BIN)/python -m liner_server.evaluation.quality --out docs/quality.md \
 	  $(foreach set,$(LABELS),--labels "$(set)")

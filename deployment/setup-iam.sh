@@ -86,14 +86,14 @@ run gcloud projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$
   --role roles/bigquery.jobUser --condition None
 secret "$server" liner-tokens liner-openai-api-key
 
-# -- Workers: take jobs, read audio, publish results, dead letters and what they give back --------
+# -- Workers: take jobs, read audio, store results, publish them, dead letters and what is given back
 create liner-worker "Liner: queue workers"
 worker=$(account liner-worker)
 subscription "$worker" roles/pubsub.subscriber high medium low
 topic "$worker" roles/pubsub.publisher high medium low dead-letter results
 run gcloud projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$worker" \
   --role roles/pubsub.viewer --condition None
-bucket "$worker" roles/storage.objectViewer
+bucket "$worker" roles/storage.objectUser
 dataset "$worker" roles/bigquery.dataEditor
 secret "$worker" liner-tokens liner-openai-api-key
 

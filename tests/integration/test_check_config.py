@@ -6,6 +6,7 @@ import os
 import sys
 from pathlib import Path
 
+from support.fake_gcs import shared_gcs
 from support.pubsub_emulator import create, fresh_names, shared_emulator
 from support.scripted_model import Reply, refuses, scripted_model
 from support.server import served
@@ -126,6 +127,28 @@ async def test_pubsub_is_looked_through(tmp_path: Path) -> None:
     assert (before, missing["queue"]["works"]) == (1, "FAILS")
     assert "setup-cloud" in missing["queue"]["detail"]
     assert (after, there["queue"]["works"]) == (0, "works")
+
+
+async def test_a_bucket_is_looked_at_and_nothing_cleared(tmp_path: Path) -> None:
+    """A running server has its excerpts in the scratch folder."""
+    (tmp_path / "scratch").mkdir()
+    (tmp_path / "scratch" / "object-of-a-running-server").touch()
+    fake = shared_gcs()
+    settings = {
+        "LINER_OBJECTS": "gcs",
+        "LINER_RESULTS": "objects",
+        "GCS_BUCKET": fake.new_bucket(),
+        "STORAGE_EMULATOR_HOST": fake.url,
+        "GOOGLE_CLOUD_PROJECT": "p",
+    }
+
+    there, found, _ = await check(tmp_path, **settings)
+    gone, missing, _ = await check(tmp_path, **{**settings, "GCS_BUCKET": "not-there"})
+
+    assert (there, found["objects"]["works"]) == (0, "works")
+    assert (gone, missing["objects"]["works"]) == (1, "FAILS")
+    assert "not-there" in missing["objects"]["detail"]
+    assert (tmp_path / "scratch" / "object-of-a-running-server").exists()
 
 
 async def test_files_that_are_wrong_are_named(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ _TO_COME = {
     "analytics_rows_total",
     "experiment_assignments_total",
     "experiment_guardrail_stopped",
-    "retention_objects_total",
 }
 """Of parts that are not built yet."""
 

@@ -18,7 +18,7 @@ _NAMES = {
     else f"LINER_{name.upper()}"
     for name, field in Settings.model_fields.items()
 }
-_TO_COME = {"LINER_OBJECTS", "GCS_BUCKET", "LINER_ANALYTICS", "BIGQUERY_DATASET"}
+_TO_COME = {"LINER_ANALYTICS", "BIGQUERY_DATASET"}
 
 
 def _of(path: Path) -> str:

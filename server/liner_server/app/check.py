@@ -9,8 +9,10 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,11 +20,13 @@ from pathlib import Path
 from liner.v1 import enrichment_pb2
 
 from liner_server.app.cloud import names
+from liner_server.app.storage import gcs
 from liner_server.core.calibration import Calibration
 from liner_server.errors import LinerError
 from liner_server.flags import FlagsFileError, parse_flags
 from liner_server.rpc.identity import TokenAuthenticator
 from liner_server.settings import (
+    ObjectsBackend,
     QueueBackend,
     ResultsBackend,
     Settings,
@@ -89,6 +93,32 @@ async def _try(probe: Probe, settings: Settings, seconds: float) -> Finding:
     except Exception as error:
         # Its message may hold anything, a key among it.
         return Finding(works=Works.NO, detail=f"{type(error).__name__} while it was tried")
+
+
+async def _in_thread(work: Callable[[], object]) -> None:
+    """Run what blocks in a thread that nobody waits for once the time is over."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[None] = loop.create_future()
+
+    def tell(error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(None)
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        error: BaseException | None = None
+        try:
+            work()
+        except Exception as raised:
+            error = raised
+        with suppress(RuntimeError):
+            loop.call_soon_threadsafe(tell, error)
+
+    threading.Thread(target=run, daemon=True).start()
+    await done
 
 
 # -- This machine ---------------------------------------------------------------------------------
@@ -224,11 +254,20 @@ async def _queue(settings: Settings) -> Finding:
 async def _results(settings: Settings) -> Finding:
     if settings.results is ResultsBackend.SQLITE:
         return await _database(settings.data_dir / "results.sqlite")
+    if settings.objects is ObjectsBackend.GCS:
+        return Finding(detail="kept with the objects")
     return await _database(settings.data_dir / "results" / "index.sqlite")
 
 
 async def _objects(settings: Settings) -> Finding:
-    return await _database(settings.data_dir / "objects" / "index.sqlite")
+    if settings.objects is ObjectsBackend.LOCAL:
+        return await _database(settings.data_dir / "objects" / "index.sqlite")
+    # Not the store, which would clear the scratch folder of a server that runs.
+    bucket = gcs(settings).bucket
+    await _in_thread(bucket.open)
+    bucket.close()
+    where = settings.storage_emulator_host or "Cloud Storage"
+    return Finding(detail=f"{where}: bucket {settings.gcs_bucket} can be listed")
 
 
 async def _database(path: Path) -> Finding:
