@@ -112,7 +112,7 @@ class LocalObjectStore:
                 yield upload
             finally:
                 # Shielded, so that a cancelled call does not leave a file behind.
-                await asyncio.shield(self._in(self._files, upload.close))
+                await asyncio.shield(upload.finish())
         finally:
             self._open_uploads.discard(key)
 

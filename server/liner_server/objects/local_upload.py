@@ -1,5 +1,6 @@
 """One upload to the local store: a part file that grows, and the digests of what is in it."""
 
+import asyncio
 import contextlib
 import hashlib
 import os
@@ -11,7 +12,12 @@ from typing import Protocol, TypeVar
 import google_crc32c
 from liner.v1 import storage_pb2
 
-from liner_server.errors import DataLossError, InvalidRequestError, ResourceExhaustedError
+from liner_server.errors import (
+    DataLossError,
+    InvalidRequestError,
+    LinerError,
+    ResourceExhaustedError,
+)
 
 _T = TypeVar("_T")
 _HASH_CHUNK = 1 << 20
@@ -50,18 +56,20 @@ class LocalUpload:
         self._sha, self._crc = hashlib.sha256(), 0
         self._committed = False
         self._spoiled = False
+        self._writing: asyncio.Task[None] | None = None
         # A cancelled call leaves its thread at work: nothing is closed or removed under it.
         self._lock = threading.Lock()
         self._file = path.open("ab+", buffering=0)
         self._file.seek(0)
-        self.offset = 0
+        self._written = 0
         while data := self._file.read(_HASH_CHUNK):
             self._digest(data)
+        self.offset = self._written
         if not spec.upload_id and self.offset:
             raise AssertionError("a part file of a random name cannot exist already")
 
     async def append(self, data: bytes) -> None:
-        """Take the next bytes; see the port."""
+        """Take the next bytes; see the port. They are written while the caller fetches more."""
         size = self.offset + len(data)
         try:
             check_size(size, self._store.max_bytes)
@@ -70,10 +78,13 @@ class LocalUpload:
             raise
         if self._spec.HasField("size_bytes") and size > self._spec.size_bytes:
             raise _size_mismatch(self._spec.size_bytes, size)
-        await self._store.in_files(self._append, data)
+        await self._settle()
+        self._writing = asyncio.create_task(self._store.in_files(self._append, data))
+        self.offset = size
 
     async def commit(self, finish: storage_pb2.UploadFinish) -> storage_pb2.StoredObject:
         """Check, make durable, then visible; see the port."""
+        await self._settle()
         self._check(finish)
         spec = self._spec
         stored = storage_pb2.StoredObject(
@@ -90,6 +101,17 @@ class LocalUpload:
         await self._store.in_files(self._sync)
         await self._store.in_owner(self._publish, stored)
         return stored
+
+    async def finish(self) -> None:
+        """Write what was taken, then close."""
+        with contextlib.suppress(LinerError):
+            await self._settle()
+        await self._store.in_files(self.close)
+
+    async def _settle(self) -> None:
+        """Wait for the write under way; once one has failed, every call says so."""
+        if self._writing is not None:
+            await asyncio.shield(self._writing)
 
     def close(self) -> None:
         """Close the part file; keep it only if it may be resumed."""
@@ -118,14 +140,14 @@ class LocalUpload:
                     rest = rest[self._file.write(rest) :]
             except OSError:
                 # The file holds what was digested, and no more.
-                self._file.truncate(self.offset)
+                self._file.truncate(self._written)
                 raise
             self._digest(data)
 
     def _digest(self, data: bytes) -> None:
         self._sha.update(data)
         self._crc = google_crc32c.extend(self._crc, data)
-        self.offset += len(data)
+        self._written += len(data)
 
     def _check(self, finish: storage_pb2.UploadFinish) -> None:
         spec = self._spec
