@@ -22,7 +22,14 @@ except ImportError:
 
 from liner.v1 import enrichment_pb2
 
-from liner_client import commands, inputs, queue_commands, render, results_commands
+from liner_client import (
+    commands,
+    inputs,
+    queue_commands,
+    render,
+    results_commands,
+    storage_commands,
+)
 from liner_client.client import LinerClient
 from liner_client.errors import (
     DeadlineError,
@@ -122,6 +129,14 @@ def _connection(
             rich_help_panel="Connection",
         ),
     ] = False,
+    object_prefix: Annotated[
+        str,
+        typer.Option(
+            envvar="LINER_OBJECT_PREFIX",
+            help="Before names made of content, for a token that owns a prefix: label-a/.",
+            rich_help_panel="Connection",
+        ),
+    ] = "",
     timeout: Annotated[
         float,
         typer.Option(min=0.001, help="Seconds for one call.", rich_help_panel="Connection"),
@@ -135,6 +150,7 @@ def _connection(
             root_certificates=ca_file.read_bytes() if ca_file else None,
             plaintext_token=plaintext_token,
             deadline=timedelta(seconds=timeout),
+            object_prefix=object_prefix,
         )
     except ValueError as error:
         raise inputs.InputError(str(error)) from None
@@ -296,36 +312,7 @@ async def _health(liner: LinerClient, output: _Form = OutputForm.TABLE) -> int:
     return await commands.health(liner, form=output)
 
 
-@_command("cp")
-async def _cp(
-    liner: LinerClient,
-    source: Annotated[str, typer.Argument(help="A file, or liner:NAME.")],
-    target: Annotated[
-        str,
-        typer.Argument(help="liner:NAME, liner: to name it by content; a file, a folder, or -."),
-    ],
-    content_type: Annotated[str, typer.Option(help="MIME type; default: by extension.")] = "",
-) -> int:
-    """Send a file to the server's store, or fetch an object from it."""
-    return await commands.copy(liner, source, target, content_type=content_type)
-
-
-@_command("ls")
-async def _ls(
-    liner: LinerClient,
-    prefix: Annotated[str, typer.Argument(help="Only names that begin so.")] = "",
-    output: _Form = OutputForm.TABLE,
-) -> int:
-    """List stored objects by name: size, time, name."""
-    return await commands.list_objects(liner, prefix, form=output)
-
-
-@_command("rm")
-async def _rm(
-    liner: LinerClient, names: Annotated[list[str], typer.Argument(help="Names of objects.")]
-) -> int:
-    """Delete stored objects."""
-    return await commands.remove(liner, names)
+storage_commands.add_to(_command)
 
 
 _results = typer.Typer(help="Look through what was stored, and review it.", no_args_is_help=True)

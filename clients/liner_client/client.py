@@ -1,6 +1,6 @@
 """The way other programs talk to Liner."""
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -38,13 +38,16 @@ class LinerClient:
         root_certificates: bytes | None = None,
         plaintext_token: bool = False,
         deadline: timedelta = timedelta(seconds=30),
+        object_prefix: str = "",
     ) -> None:
         """Prepare a channel; nothing is sent before the first call.
 
         `deadline` is the longest time of each unary call that names none. `root_certificates` (PEM)
         replaces the system's. A token over plaintext to another machine is refused with
         ValueError unless `plaintext_token` says that something else encrypts the way.
+        `object_prefix` is put before names that are made of content, for a token that owns one.
         """
+        self._object_prefix = object_prefix
         self._connection = connect(
             target,
             token=token,
@@ -206,12 +209,14 @@ class LinerClient:
         *,
         content_type: str | None = None,
         if_generation_match: int | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> storage_pb2.StoredObject:
         """Return the stored object for a local file.
 
         Without a name the object is called after its content, `audio/<sha256><extension>`, and
         bytes that are there already are not sent again. With a name it replaces what is there,
-        unless `if_generation_match` says otherwise (0: only if there is nothing).
+        unless `if_generation_match` says otherwise (0: only if there is nothing). `metadata` is
+        the caller's own; retention reads "tier", "retention-days" and "legal-hold".
         """
         return await objects.upload_file(
             self._connection,
@@ -219,7 +224,35 @@ class LinerClient:
             object_name,
             content_type=content_type,
             if_generation_match=if_generation_match,
+            metadata=metadata,
+            prefix=self._object_prefix,
         )
+
+    async def sign_url(
+        self,
+        object_name: str,
+        *,
+        write: bool = False,
+        expiry: timedelta = timedelta(minutes=15),
+        content_type: str = "",
+        max_size_bytes: int = 0,
+        if_generation_match: int | None = None,
+    ) -> storage_pb2.GetSignedURLResponse:
+        """Return a URL with which anyone may GET the object, or PUT it once, until it expires.
+
+        What the response names as headers must be sent with a PUT. At most 7 days.
+        """
+        request = storage_pb2.GetSignedURLRequest(
+            object_name=object_name,
+            operation=storage_pb2.SIGNED_URL_OPERATION_WRITE
+            if write
+            else storage_pb2.SIGNED_URL_OPERATION_READ,
+            content_type=content_type,
+            max_size_bytes=max_size_bytes,
+            if_generation_match=if_generation_match,
+        )
+        request.expiry.FromTimedelta(expiry)
+        return await objects.sign(self._connection, request)
 
     def download(
         self, object_name: str, *, offset: int = 0, length: int = 0

@@ -1,8 +1,6 @@
 """What the commands do once their options are read. Each returns the process's exit code."""
 
-import asyncio
 import json
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
@@ -16,10 +14,10 @@ from rich.text import Text
 from liner_client import render
 from liner_client.checkpoint import Checkpoint
 from liner_client.client import LinerClient
-from liner_client.enriching import fails_for_all, judge_each, run_entries
-from liner_client.errors import FailedPreconditionError, LinerError
+from liner_client.enriching import judge_each, run_entries
+from liner_client.errors import FailedPreconditionError
 from liner_client.health import ServingStatus
-from liner_client.inputs import Entry, InputError
+from liner_client.inputs import Entry
 from liner_client.output import Output, OutputForm
 from liner_client.records import (
     Outcome,
@@ -177,72 +175,6 @@ async def health(liner: LinerClient, *, form: OutputForm) -> int:
     else:
         _print_json({name: status.name for name, status in found.items()})
     return OK if found["server"] is ServingStatus.SERVING else UNAVAILABLE
-
-
-async def copy(liner: LinerClient, source: str, target: str, *, content_type: str) -> int:
-    """Send a file or fetch an object, whichever side has the prefix."""
-    if source.startswith(REMOTE) == target.startswith(REMOTE):
-        raise InputError(f"one of the two must begin with {REMOTE}: it is the object")
-    if source.startswith(REMOTE):
-        return await _fetch(liner, source.removeprefix(REMOTE), target)
-    name = target.removeprefix(REMOTE)
-    if name.endswith("/"):
-        name += Path(source).name
-    stored = await liner.upload_file(source, name or None, content_type=content_type or None)
-    print(stored.object_name)  # noqa: T201 - the command's data
-    return OK
-
-
-async def _fetch(liner: LinerClient, name: str, target: str) -> int:
-    if target == "-":
-        async with aclosing(liner.download(name)) as blocks:
-            async for data in blocks:
-                sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
-        return OK
-    path = Path(target)
-    if await asyncio.to_thread(path.is_dir):
-        path /= name.rsplit("/", 1)[-1]
-    await liner.download_file(name, path)
-    print(path)  # noqa: T201 - the command's data
-    return OK
-
-
-async def list_objects(liner: LinerClient, prefix: str, *, form: OutputForm) -> int:
-    """Show the objects below a prefix, one a line."""
-    screen = render.console()
-    found = []
-    async with aclosing(liner.list_objects(prefix.removeprefix(REMOTE))) as stored:
-        async for one in stored:
-            if form is OutputForm.TABLE:
-                made = one.create_time.ToDatetime().strftime("%Y-%m-%d %H:%M")
-                line = (
-                    f"{one.size_bytes:>12}  {made}  {render.plain(one.object_name, longest=1024)}"
-                )
-                screen.print(Text(line), soft_wrap=True)
-                continue
-            record = json_format.MessageToDict(one, preserving_proto_field_name=True)
-            if form is OutputForm.JSONL:
-                _print_json(record)
-            found.append(record)
-    if form is OutputForm.JSON:
-        _print_json({"objects": found})
-    return OK
-
-
-async def remove(liner: LinerClient, names: Sequence[str]) -> int:
-    """Delete objects; one that fails does not keep the others."""
-    errors = render.console(stderr=True)
-    failed = 0
-    for name in names:
-        try:
-            await liner.delete(name.removeprefix(REMOTE))
-        except LinerError as error:
-            if fails_for_all(error):
-                raise
-            failed += 1
-            errors.print(Text(f"{render.plain(name)}: {error.reason}: {error}", "red"))
-    return SOME_FAILED if failed else OK
 
 
 def _print_json(value: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ import mimetypes
 import os
 import re
 import uuid
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -57,10 +57,12 @@ def digest(path: Path) -> FileDigest:
     return FileDigest(size, sha256.hexdigest(), crc32c)
 
 
-def content_name(found: FileDigest, path: Path) -> str:
+def content_name(found: FileDigest, path: Path, prefix: str = "") -> str:
     """Return the object name under which these bytes are kept once, whatever the file is called."""
     suffix = path.suffix.lower()
-    return f"audio/{found.sha256}{suffix if re.fullmatch(r'[.][a-z0-9]{1,8}', suffix) else ''}"
+    return (
+        f"{prefix}audio/{found.sha256}{suffix if re.fullmatch(r'[.][a-z0-9]{1,8}', suffix) else ''}"
+    )
 
 
 async def upload_file(
@@ -70,15 +72,18 @@ async def upload_file(
     *,
     content_type: str | None,
     if_generation_match: int | None,
+    metadata: Mapping[str, str] | None = None,
+    prefix: str = "",
 ) -> storage_pb2.StoredObject:
     """Return the stored object, sent now or there already under a name made of its content."""
     found = await asyncio.to_thread(digest, path)
     by_content = object_name is None
     spec = storage_pb2.UploadSpec(
-        object_name=object_name or content_name(found, path),
+        object_name=object_name or content_name(found, path, prefix),
         content_type=content_type or mimetypes.guess_type(path.name)[0] or "",
         size_bytes=found.size_bytes,
         upload_id=uuid.uuid4().hex,
+        metadata=metadata,
     )
     if if_generation_match is not None:
         spec.if_generation_match = if_generation_match
@@ -110,6 +115,11 @@ async def _upload(
             return await _upload_from(connection, path, spec, found, offset)
         except UnavailableError as error:
             if attempt == ATTEMPTS:
+                raise
+            await asyncio.sleep(_pause(attempt, error))
+        except ConflictError as error:
+            # The server has not noticed yet that the stream before this one broke.
+            if error.reason != "UPLOAD_OPEN" or attempt in (1, ATTEMPTS):
                 raise
             await asyncio.sleep(_pause(attempt, error))
     raise AssertionError("unreachable: the last attempt returns or raises")
@@ -266,6 +276,13 @@ async def stat(connection: Connection, object_name: str) -> storage_pb2.StoredOb
     """Return the object's facts; NotFoundError when there is none."""
     request = storage_pb2.StatObjectRequest(object_name=object_name)
     return (await connection.unary(connection.storage.StatObject, request)).object
+
+
+async def sign(
+    connection: Connection, request: storage_pb2.GetSignedURLRequest
+) -> storage_pb2.GetSignedURLResponse:
+    """Return a signed URL."""
+    return await connection.unary(connection.storage.GetSignedURL, request)
 
 
 async def list_objects(

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Self
 
 import grpc
+from liner_server.cloud_parts import Part
 from liner_server.queues.pubsub_gateway import Gateway
-from liner_server.queues.pubsub_setup import Part, set_up
+from liner_server.queues.pubsub_setup import set_up
 from liner_server.queues.pubsub_wire import Names
 
 from support.external import missing, program

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from google.rpc import code_pb2
 from liner.v1 import enrichment_pb2
-from liner_client import cli, commands
+from liner_client import cli, commands, storage_commands
 from liner_client.client import LinerClient
 from liner_client.errors import (
     InvalidRequestError,
@@ -235,18 +235,20 @@ async def test_objects_go_there_and_back(
     """cp, ls and rm are all an operator needs to look after the store."""
     (tmp_path / "a.wav").write_bytes(b"sound")
 
-    await commands.copy(liner, str(tmp_path / "a.wav"), "liner:masters/", content_type="")
-    await commands.copy(liner, "liner:masters/a.wav", str(tmp_path / "b.wav"), content_type="")
-    await commands.list_objects(liner, "masters/", form=OutputForm.JSON)
-    assert await commands.remove(liner, ["liner:masters/a.wav"]) == commands.OK
-    assert await commands.remove(liner, ["masters/a.wav"]) == commands.SOME_FAILED
+    await storage_commands.copy(liner, str(tmp_path / "a.wav"), "liner:masters/", content_type="")
+    await storage_commands.copy(
+        liner, "liner:masters/a.wav", str(tmp_path / "b.wav"), content_type=""
+    )
+    await storage_commands.list_objects(liner, "masters/", form=OutputForm.JSON)
+    assert await storage_commands.remove(liner, ["liner:masters/a.wav"]) == commands.OK
+    assert await storage_commands.remove(liner, ["masters/a.wav"]) == commands.SOME_FAILED
 
     assert (tmp_path / "b.wav").read_bytes() == b"sound"
     first, _, listed = capsys.readouterr().out.splitlines()
     assert first == "masters/a.wav"
     assert [o["object_name"] for o in json.loads(listed)["objects"]] == ["masters/a.wav"]
     with pytest.raises(InputError, match="liner:"):
-        await commands.copy(liner, "a", "b", content_type="")
+        await storage_commands.copy(liner, "a", "b", content_type="")
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from liner_server.settings import Settings, SettingsError
+from liner_server.settings import ObjectsBackend, QueueBackend, Settings, SettingsError
 
 if TYPE_CHECKING:
     # A second and 23 MB that only those who use Pub/Sub shall spend.
-    from liner_server.queues.pubsub_setup import Part
+    from liner_server.cloud_parts import Part
     from liner_server.queues.pubsub_wire import Names
 
 
@@ -30,6 +30,23 @@ async def set_up_cloud(settings: Settings, *, dry_run: bool) -> "AsyncIterator[P
         LinerError: this account may not, or the service cannot be reached.
 
     """
+    if settings.objects is ObjectsBackend.GCS:
+        async for part in _set_up_bucket(settings, dry_run=dry_run):
+            yield part
+    if settings.queue is QueueBackend.PUBSUB or settings.objects is ObjectsBackend.LOCAL:
+        async for part in _set_up_pubsub(settings, dry_run=dry_run):
+            yield part
+
+
+async def _set_up_bucket(settings: Settings, *, dry_run: bool) -> "AsyncIterator[Part]":
+    from liner_server.app.storage import bucket, policy
+    from liner_server.objects.gcs_setup import set_up
+
+    async for part in set_up(bucket(settings), policy(settings), dry_run=dry_run):
+        yield part
+
+
+async def _set_up_pubsub(settings: Settings, *, dry_run: bool) -> "AsyncIterator[Part]":
     from liner_server.queues.pubsub_gateway import Gateway
     from liner_server.queues.pubsub_setup import set_up
 

@@ -16,6 +16,7 @@ from liner_server.settings import ObjectsBackend, Settings, SettingsError
 if TYPE_CHECKING:
     # Half a second and 20 MB that only those who use Cloud Storage shall spend.
     from liner_server.objects.gcs import GcsObjectStore
+    from liner_server.objects.gcs_bucket import Bucket
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,22 +39,28 @@ async def open_storage(settings: Settings, stack: AsyncExitStack) -> Storage:
     return Storage(objects=await stack.enter_async_context(store), signer=signer)
 
 
-def gcs(settings: Settings) -> "GcsObjectStore":
-    """Return the store in the bucket that the settings name, not yet open."""
-    from liner_server.objects.gcs import GcsObjectStore
+def bucket(settings: Settings) -> "Bucket":
+    """Return the calls to the bucket that the settings name, not yet open."""
     from liner_server.objects.gcs_bucket import Bucket
 
     if not settings.gcs_bucket:
         raise SettingsError("GCS_BUCKET: must name a bucket; it is not set")
+    return Bucket(
+        settings.gcs_bucket,
+        project=settings.google_cloud_project,
+        emulator=settings.storage_emulator_host,
+        kms_key=settings.gcs_kms_key,
+        user_project=settings.gcs_user_project,
+        signing_account=settings.gcs_signing_account,
+    )
+
+
+def gcs(settings: Settings) -> "GcsObjectStore":
+    """Return the store in the bucket that the settings name, not yet open."""
+    from liner_server.objects.gcs import GcsObjectStore
+
     return GcsObjectStore(
-        Bucket(
-            settings.gcs_bucket,
-            project=settings.google_cloud_project,
-            emulator=settings.storage_emulator_host,
-            kms_key=settings.gcs_kms_key,
-            user_project=settings.gcs_user_project,
-            signing_account=settings.gcs_signing_account,
-        ),
+        bucket(settings),
         scratch=settings.data_dir / "scratch",
         max_object_bytes=settings.max_object_bytes,
     )

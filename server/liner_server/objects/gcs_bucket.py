@@ -219,13 +219,21 @@ class Bucket:
                 self._bucket.blob(source.object_name, generation=source.generation)
                 for source in sources
             ]
-            return self._written(
-                blob,
-                lambda: blob.compose(
-                    parts, if_generation_match=if_generation_match, retry=_RETRY, timeout=_TIMEOUT
-                ),
-                facts.crc32c or None,
-            )
+
+            def write() -> None:
+                try:
+                    blob.compose(
+                        parts,
+                        if_generation_match=if_generation_match,
+                        retry=_RETRY,
+                        timeout=_TIMEOUT,
+                    )
+                except exceptions.NotFound as error:
+                    raise ConflictError(
+                        "another stream has taken this upload's parts", reason="UPLOAD_OPEN"
+                    ) from error
+
+            return self._written(blob, write, facts.crc32c or None)
 
     def delete(self, name: str, generation: int) -> None:
         """Delete this generation of an object.

@@ -83,7 +83,8 @@ def signed_url(
         headers["x-goog-if-generation-match"] = str(generation)
         if bucket.kms_key:
             headers["x-goog-encryption-kms-key-name"] = bucket.kms_key
-    options: dict[str, Any] = {"headers": headers}
+    # A copy: signing adds the host to it, which every client sends by itself.
+    options: dict[str, Any] = {"headers": dict(headers)}
     if writes and request.content_type:
         options["content_type"] = request.content_type
     if not writes:

@@ -7,7 +7,6 @@ TOPIC-results                (subscribe as you like)            what is finished
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +14,7 @@ from google.api_core import exceptions
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.pubsub_v1.types import pubsub
 
+from liner_server.cloud_parts import Part
 from liner_server.errors import FailedPreconditionError, LinerError, UnavailableError
 from liner_server.queues.pubsub_gateway import Gateway
 from liner_server.queues.pubsub_wire import LONGEST_RETENTION, WORDS, Names
@@ -23,17 +23,6 @@ _CALL_SECONDS = 10.0
 MOST_DELIVERIES = 100
 """Deliveries after which Pub/Sub itself makes a message a dead letter. The consumer counts
 attempts and is stricter; this is for messages that no consumer lives to count."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """A topic or subscription, and what became of it."""
-
-    kind: str
-    path: str
-    state: str
-    """exists, created, changed; in a dry run: missing, differs."""
-    note: str = ""
 
 
 async def set_up(
