@@ -102,6 +102,29 @@ async def test_a_parameter_that_an_endpoint_does_not_know_is_left_out_from_then_
     assert all("max_tokens" in r or "max_completion_tokens" in r for r in model.requests)
 
 
+@pytest.mark.parametrize(
+    ("refused", "sent"), [(("maxItems",), [True, True]), (("maxItems", "schema"), [True, False])]
+)
+async def test_a_schema_that_an_endpoint_does_not_take_is_made_simpler_then_left_out(
+    refused: Sequence[str], sent: list[bool]
+):
+    """Some know no bounds of lists, some no schema at all; each finds an answer of its own."""
+
+    def script(request: Mapping[str, Any]) -> Reply:
+        form = json.dumps(request.get("response_format", ""))
+        if any(word in form for word in refused):
+            return refuses(400, message="Invalid schema: a keyword is not permitted")
+        return says(GOOD)
+
+    async with scripted_model(script) as model, asking(model.base_url) as provider:
+        for _ in range(2):
+            await provider.propose(question(None, "genre"))
+
+    plain = [r for r in model.requests if "maxItems" not in json.dumps(r)]
+    assert ["response_format" in r for r in (plain[0], plain[-1])] == sent
+    assert len(model.requests) == 1 + len(refused) + 1
+
+
 async def test_a_refusal_that_quotes_the_prompt_changes_nothing_for_others():
     """What an error says is believed only if leaving the parameter out did help."""
 

@@ -33,6 +33,8 @@ _PLAIN = openai.RequestOptions(
 )
 """Said outright: what the client has to assume it copies for every call."""
 
+_NO_FORM = 2
+
 _MOST_TOKENS = 1_000_000_000
 _MOST_PLACES = 20_000
 
@@ -44,8 +46,9 @@ class ChatCall:
     model: str
     messages: Sequence[Mapping[str, Any]]
     max_tokens: int
-    response_format: str = ""
-    """Strict JSON schema as JSON, written once for all calls that want the same."""
+    response_formats: Sequence[str] = ()
+    """Strict JSON schemas as JSON, written once for all calls that want the same. The most exact
+    comes first: an endpoint that does not take it gets the next, and at last none."""
 
     top_logprobs: int = 0
     """Rivals whose log-probabilities are asked for at each token; 0 asks for none."""
@@ -83,7 +86,9 @@ class _Dialect:
 
     logprobs: bool = True
     temperature: bool = True
-    schema: bool = True
+    form: int = 0
+    """Which of a call's response formats; none when it has fewer."""
+
     limit: str = "max_tokens"
 
     def without(self, error: openai.APIStatusError) -> "_Dialect | None":
@@ -99,8 +104,10 @@ class _Dialect:
             return replace(self, limit="max_completion_tokens")
         if self.temperature and "temperature" in about:
             return replace(self, temperature=False)
-        if self.schema and any(w in about for w in ("response_format", "json_schema", "schema")):
-            return replace(self, schema=False)
+        if self.form < _NO_FORM and any(w in about for w in ("schema", "minitems", "maxitems")):
+            return replace(self, form=self.form + 1)
+        if self.form < _NO_FORM and "response_format" in about:
+            return replace(self, form=_NO_FORM)
         return None
 
 
@@ -196,8 +203,8 @@ class Chat:
         ]
         if dialect.temperature:
             parts.append('"temperature":0')
-        if dialect.schema and call.response_format:
-            parts.append(f'"response_format":{call.response_format}')
+        if dialect.form < len(call.response_formats):
+            parts.append(f'"response_format":{call.response_formats[dialect.form]}')
         if call.top_logprobs and dialect.logprobs:
             parts.append(f'"logprobs":true,"top_logprobs":{call.top_logprobs}')
         # The client's `create` would walk through all of it and build the reply's whole tree of

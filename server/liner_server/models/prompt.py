@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -94,7 +94,7 @@ REPAIR = (
     "instructions describe it and nothing else, for these ids only: {ids}."
 )
 
-_LAYOUT = "2"
+_LAYOUT = "3"
 """Raised by hand when the message is built otherwise from the same words."""
 
 PROMPT_VERSION = hashlib.blake2b(
@@ -235,17 +235,28 @@ def ids(count: int) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=512)
-def response_format(fields: frozenset[str], count: int) -> str:
-    """Return the strict JSON schema of the answer about so many recordings, as JSON.
+def response_formats(fields: frozenset[str], count: int) -> tuple[str, str]:
+    """Return two strict JSON schemas of the answer about so many recordings, as JSON.
 
-    Ranges and lengths are left out: not every server knows them, and one that does not refuses
-    the request. `answer` checks them all.
+    The first bounds every list, so that a model that goes round in circles comes to an end; not
+    every server knows how to, and one that does not refuses it. Ranges of numbers and lengths of
+    texts are in neither. `answer` checks them all.
     """
+    return _response_format(fields, count, bounded=True), _response_format(
+        fields, count, bounded=False
+    )
+
+
+def _response_format(fields: frozenset[str], count: int, *, bounded: bool) -> str:
+    def entries(items: Mapping[str, Any], least: int, most: int) -> dict[str, Any]:
+        bounds = {"minItems": least, "maxItems": most} if bounded else {}
+        return {"type": "array", "items": items, **bounds}
+
     answer = {
         "id": {"type": "string", "enum": list(ids(count))},
-        "fields": _object({path: _field(path) for path in _ordered(fields)}),
+        "fields": _object({path: _field(path, entries) for path in _ordered(fields)}),
     }
-    schema = _object({"answers": {"type": "array", "items": _object(answer)}})
+    schema = _object({"answers": entries(_object(answer), count, count)})
     name = {"name": "liner_answers", "strict": True, "schema": schema}
     return json.dumps({"type": "json_schema", "json_schema": name}, separators=(",", ":"))
 
@@ -304,16 +315,18 @@ def _object(properties: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _field(path: str) -> dict[str, Any]:
+def _field(
+    path: str, entries: Callable[[Mapping[str, Any], int, int], dict[str, Any]]
+) -> dict[str, Any]:
     if path in CHOICES:
         value: dict[str, Any] = {"type": "string", "enum": [*CHOICES[path], UNKNOWN]}
     elif path in LISTS:
-        value = {"type": "array", "items": {"type": "string", "enum": list(LISTS[path])}}
+        value = entries({"type": "string", "enum": list(LISTS[path])}, 0, MOST_ENTRIES)
     elif path in NUMBERS:
         value = {"type": ["number", "null"]}
     elif path == "artists":
         artist = {"name": {"type": "string"}, "role": {"type": "string", "enum": list(ROLES)}}
-        value = {"type": "array", "items": _object(artist)}
+        value = entries(_object(artist), 0, _MOST_ARTISTS)
     else:
         value = {"type": "string"}
     return _object({"value": value, "confidence": {"type": "number"}})

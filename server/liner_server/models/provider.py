@@ -307,7 +307,7 @@ class ChatProvider:
         return ChatCall(
             model=self._model(heard=heard),
             messages=messages,
-            response_format=prompt.response_format(fields, len(questions)),
+            response_formats=prompt.response_formats(fields, len(questions)),
             max_tokens=most_tokens,
             top_logprobs=self._rivals(most_tokens),
         )
