@@ -4,13 +4,15 @@ import asyncio
 import os
 import sqlite3
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
 from liner_server.errors import (
+    ConflictError,
     DataLossError,
     FailedPreconditionError,
+    LinerError,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -96,6 +98,76 @@ async def test_what_one_caller_breaks_is_that_callers_alone(file: SqliteFile):
         int,
     ]
     assert await file.read(numbers) == [1, 2]
+
+
+class Inserts:
+    """Adds rows for many callers at once; remembers how many each call was for."""
+
+    def __init__(self) -> None:
+        self.calls: list[int] = []
+
+    def all(
+        self, db: sqlite3.Connection, rows: Sequence[tuple[int, bytes]]
+    ) -> list[int | LinerError]:
+        """Refuse row 13, fail at 7 whoever else is there, and add the others."""
+        self.calls.append(len(rows))
+        for number, body in rows:
+            insert(number, body)(db)
+            if number == 7:
+                raise KeyError(number)
+        db.execute("DELETE FROM t WHERE id = 13")
+        return [ConflictError("13", reason="UNLUCKY") if n == 13 else n for n, _ in rows]
+
+
+async def together(file: SqliteFile, inserts: Inserts, rows: Sequence[tuple[int, bytes]]):
+    """Write these while the writer is busy, so that they are one group; return what each hears."""
+    entered, go = threading.Event(), threading.Event()
+
+    def hold(db: sqlite3.Connection) -> None:
+        entered.set()
+        assert go.wait(10)
+
+    held = asyncio.create_task(file.write(hold))
+    await eventually(entered.is_set)
+    writes = [asyncio.create_task(file.write_together(inserts.all, row)) for row in rows]
+    await asyncio.sleep(0)
+    go.set()
+    await held
+    return await asyncio.gather(*writes, return_exceptions=True)
+
+
+async def test_callers_of_the_same_kind_are_served_by_one_call(file: SqliteFile):
+    """Each hears its own answer, refusals too, in the order in which they asked."""
+    inserts = Inserts()
+
+    heard = await together(file, inserts, [(3, b""), (13, b""), (1, b"")])
+
+    assert inserts.calls == [3]
+    assert (heard[0], heard[2]) == (3, 1)
+    assert isinstance(heard[1], ConflictError)
+    assert await file.read(numbers) == [1, 3]
+
+
+async def test_who_spoils_a_joint_call_is_refused_alone(file: SqliteFile):
+    """What it had done for all is undone first: nobody's row is there twice or half."""
+    inserts = Inserts()
+
+    heard = await together(file, inserts, [(1, b""), (7, b""), (2, b""), (2, b"")])
+
+    assert inserts.calls == [4, 1, 1, 1, 1]
+    assert [type(one) for one in heard] == [int, KeyError, int, sqlite3.IntegrityError]
+    assert await file.read(numbers) == [1, 2]
+
+
+async def test_a_full_disk_refuses_of_a_joint_call_only_what_grows(file: SqliteFile):
+    """The small one of the group is written though the large one has no room."""
+    await file.write(lambda db: fill(db, pages=1))
+
+    heard = await together(file, Inserts(), [(1, b""), (2, bytes(1 << 20))])
+
+    assert heard[0] == 1
+    assert isinstance(heard[1], ResourceExhaustedError)
+    assert await file.read(numbers) == [1]
 
 
 async def test_a_full_disk_refuses_what_grows_and_passes_what_shrinks(file: SqliteFile):

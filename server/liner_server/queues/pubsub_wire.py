@@ -11,7 +11,8 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from google.pubsub_v1.types import pubsub
 from liner.v1 import enrichment_pb2, queue_admin_pb2
@@ -97,8 +98,7 @@ class Names:
         return f"projects/{self.project}/subscriptions/{self.subscription}-{word}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Arrival:
+class Arrival(NamedTuple):
     """A message that Pub/Sub delivered, as the queue's file keeps it."""
 
     carrier: str
@@ -228,6 +228,7 @@ def arrival_of(message: Any, subscription: str, delivery_attempt: int, not_after
     )
 
 
+@lru_cache(maxsize=64)
 def _priority_of(subscription: str) -> Priority:
     for priority, word in WORDS.items():
         if subscription.endswith(f"-{word}"):
