@@ -254,7 +254,9 @@ async def work(settings: Settings) -> None:
 
 async def _until_asked(settings: Settings, process: AbstractAsyncContextManager[App]) -> None:
     configure_logs(settings.log_level, settings.log_format, track_ids=settings.log_track_ids)
-    failpoints.arm(settings.failpoints or "")
+    if settings.failpoints:
+        _log.warning("this process is set to die for a fault test", at=settings.failpoints)
+        failpoints.arm(settings.failpoints)
     loop = asyncio.get_running_loop()
     asked = asyncio.Event()
 
