@@ -125,6 +125,22 @@ chaos: $(STAMP) ## Kill producers, workers and servers, count what is lost; MESS
 monitoring: $(TOOLS) ## Let a real Prometheus scrape live servers, induce faults, and see the alerts fire
 	@$(BIN)/python -m pytest -q -s -o python_files='live_*.py' tests/operations
 
+image-check: $(STAMP) ## Run the Dockerfile's steps in a scratch folder and serve from it, read-only
+	@$(BIN)/python -m pytest -q -s -o python_files='image_*.py' tests/operations
+
+sbom: $(STAMP) ## Write build/sbom.json: what the image holds, from the locks (CycloneDX)
+	@[ -x $(VENV)/sbom/bin/cyclonedx-py ] || { $(BIN)/python -m venv $(VENV)/sbom; \
+	  $(VENV)/sbom/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes \
+	  --no-deps --only-binary :all: -r requirements/sbom.txt; }
+	@mkdir -p build && cat requirements/server.txt requirements/weights.txt > build/sbom.in.txt
+	@$(VENV)/sbom/bin/cyclonedx-py requirements build/sbom.in.txt --pyproject pyproject.toml \
+	  --mc-type application --output-reproducible --output-format JSON -o build/sbom.json
+	@rm build/sbom.in.txt
+	@echo "sbom: build/sbom.json"
+
+scale-sim: $(STAMP) ## Simulate a deployment (docs/scaling.md); SIM="--audio-share 0.2 ..." changes what is assumed
+	@$(BIN)/python tests/performance/scale_sim.py $(SIM)
+
 quality: $(STAMP) ## Measure accuracy and calibration on unseen pieces; LABELS="NAME=CSV ..." adds sets
 	@$(BIN)/python -m liner_server.evaluation.quality --out docs/quality.md \
 	  $(foreach set,$(LABELS),--labels "$(set)")

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from performance.bench_series import attacked
 from prometheus_client.openmetrics.parser import (
     text_string_to_metric_families as openmetrics_families,
 )
@@ -85,3 +86,23 @@ async def test_prometheus_gets_openmetrics_when_it_asks(tmp_path: Path) -> None:
     assert code == 200
     assert text.endswith("# EOF\n")
     assert {"ai_requests", "queue_size"} <= {family.name for family in openmetrics_families(text)}
+
+
+async def test_requests_make_no_series(tmp_path: Path) -> None:
+    """A label that a caller fills is memory that a caller takes; the bench sends 100,000."""
+    async with served(tmp_path) as (app, stubs):
+        await attacked(stubs, 0, 200)
+        before = await _series(app.http_address)
+        await attacked(stubs, 200, 1_600)
+        after = await _series(app.http_address)
+
+    assert after == before
+
+
+async def _series(address: str) -> list[tuple[str, dict[str, str]]]:
+    _, text = await fetch(f"http://{address}/metrics")
+    return [
+        (sample.name, sample.labels)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    ]
