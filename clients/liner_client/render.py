@@ -253,7 +253,7 @@ def batch_block(summary: enrichment_pb2.BatchSummary) -> RenderableType:
 def models_table(answer: enrichment_pb2.ListModelsResponse) -> RenderableType:
     """Return the models and the flags in force."""
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for name in ("model", "version", "ready", "breaker", "hears audio", "role", "status"):
+    for name in ("model", "version", "ready", "breaker", "hears audio", "role", "today", "status"):
         table.add_column(name, overflow="fold")
     for model in answer.models:
         breaker = word(enrichment_pb2.BreakerState.Name(model.breaker_state), "BREAKER_STATE_")
@@ -264,6 +264,7 @@ def models_table(answer: enrichment_pb2.ListModelsResponse) -> RenderableType:
             "-" if model.breaker_state == 0 else breaker.lower(),
             "yes" if model.hears_audio else "no",
             plain(model.role),
+            f"${model.usage_today.cost_usd:.5f}" if model.HasField("usage_today") else "-",
             plain(model.status),
         )
     flags = "   ".join(

@@ -360,6 +360,27 @@ async def test_list_models_tells_roles_breakers_and_what_is_wrong(tmp_path: Path
     assert len(here.qwen2.requests) == calls
 
 
+async def test_what_a_model_cost_today_is_told_and_outlives_a_restart(tmp_path: Path) -> None:
+    """Per reply, per model and per day: the three sums are of the same calls."""
+    prices = {"Qwen/Qwen2-Audio-7B-Instruct": (1.0, 10.0)}
+    listed = []
+    for title in ("A", "B"):
+        async with world(
+            tmp_path, answering(genre="Jazz"), refuses(500), model_prices=prices
+        ) as here:
+            answer = await here.stubs.enrichment.EnrichMetadata(
+                request_for("genre", track=track_pb2.Track(title=title))
+            )
+            models = await here.stubs.enrichment.ListModels(enrichment_pb2.ListModelsRequest())
+            listed.append(models.models[0].usage_today)
+
+    assert answer.processing.usage.cost_usd > 0
+    assert listed[0] == answer.processing.usage
+    assert listed[1].prompt_tokens == 2 * listed[0].prompt_tokens
+    assert listed[1].cost_usd == pytest.approx(2 * listed[0].cost_usd)
+    assert not models.models[-1].HasField("usage_today"), "measuring costs nothing"
+
+
 async def test_a_named_model_answers_alone(tmp_path: Path) -> None:
     """By option, by metadata, and not at all when there is no such model."""
     async with world(tmp_path, answering(genre="Jazz"), answering(genre="Rock")) as here:

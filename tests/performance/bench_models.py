@@ -15,6 +15,7 @@ import itertools
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -96,10 +97,11 @@ async def _world(
         settings["qwen2_endpoint"] = primary.base_url
     if fallback is not None:
         settings |= {"openai_endpoint": fallback.base_url, "openai_api_key": "bench"}
-    stated = load(model_audio_windows=0, **settings)
     telemetry, calibration = Telemetry(), Calibration.load()
     async with AsyncExitStack() as stack:
-        lanes = LanesFactory(
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        stated = load(model_audio_windows=0, data_dir=folder, **settings)
+        lanes = await LanesFactory(
             stated, calibration=calibration, observer=telemetry, used=telemetry.used
         ).open(stack)
         router = Router(

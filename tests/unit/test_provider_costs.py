@@ -2,12 +2,14 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from liner.v1 import track_pb2
-from liner_server.core.costs import DailyBudget, Price, Prices
+from liner_server.core.costs import DailyBudget, Price, Prices, Spending, Spent
+from liner_server.models.spending_file import SpendingFile
 
 NOON = datetime(2026, 5, 4, 12, tzinfo=UTC)
 
@@ -132,3 +134,96 @@ def test_whoever_asks_first_never_overspends(costs: list[Decimal]) -> None:
                 day.spend(cost)
 
     assert day.spent <= 1
+
+
+def spending(limit: str | None = "1.00") -> tuple[Spending, DailyBudget, Clock]:
+    """Return what counts a day's spending, its budget and their clock."""
+    day, clock = budget(limit)
+    return Spending(day, clock=clock), day, clock
+
+
+def call(provider: str = "openai", cost: str = "0.25") -> Spent:
+    """Return what one call consumed."""
+    usage = track_pb2.Usage(prompt_tokens=100, completion_tokens=10, cost_usd=float(cost))
+    return Spent(provider=provider, model="m", usage=usage, usd=Decimal(cost))
+
+
+def test_each_model_has_its_own_sum_of_the_day() -> None:
+    """Whoever wonders about the bill wants to know who ran it up, today."""
+    sums, day, clock = spending()
+    for spent in (call(), call(), call("qwen2", "0")):
+        sums.add(spent)
+    found = sums.today("openai")
+    clock.now = NOON + timedelta(days=1)
+
+    assert (found.prompt_tokens, found.completion_tokens, found.cost_usd) == (200, 20, 0.5)
+    assert sums.today("openai") == sums.today("nobody") == track_pb2.Usage()
+    assert day.spent == 0
+
+
+async def test_a_restart_gives_nobody_the_days_money_again(tmp_path: Path) -> None:
+    """A server that crashes in a loop would spend its budget in every round."""
+    path = tmp_path / "spending.json"
+    sums, _, _ = spending()
+    async with SpendingFile(path, sums):
+        sums.add(call(cost="0.75"))
+    again, day, _ = spending()
+    async with SpendingFile(path, again):
+        pass
+
+    assert again.today("openai") == sums.today("openai")
+    assert day.spent == Decimal("0.75")
+    assert not day.allows(Decimal("0.30"))
+
+
+async def test_yesterdays_file_costs_nothing_today(tmp_path: Path) -> None:
+    """The budget is a day's."""
+    path = tmp_path / "spending.json"
+    sums, _, _ = spending()
+    async with SpendingFile(path, sums):
+        sums.add(call())
+    again, day, clock = spending()
+    clock.now = NOON + timedelta(days=1)
+    async with SpendingFile(path, again):
+        pass
+
+    assert (day.spent, again.today("openai")) == (0, track_pb2.Usage())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"day": "2026-05-04", "providers": []}',
+        '{"day": "2026-05-04", "providers": {"openai": [1, 2]}}',
+        '{"day": "2026-05-04", "providers": {"openai": [1, 2, NaN]}}',
+        '{"day": "2026-05-04", "providers": {"openai": [1, 2, -5]}}',
+        '{"day": "2026-05-04", "providers": {"openai": [1e400, 2, 3]}}',
+        '{"day": "today", "providers": {"openai": [1, 2, 3]}}',
+        "x" * 70_000,
+    ],
+)
+async def test_a_file_that_makes_no_sense_stops_no_server(text: str, tmp_path: Path) -> None:
+    """Counting begins anew, and the next write mends the file."""
+    path = tmp_path / "spending.json"
+    path.write_text(text)
+    sums, day, _ = spending()
+    async with SpendingFile(path, sums):
+        assert day.spent == 0
+        sums.add(call())
+    again, _, _ = spending()
+    async with SpendingFile(path, again):
+        pass
+
+    assert again.today("openai").cost_usd == 0.25
+
+
+async def test_a_disk_that_takes_nothing_costs_no_answer(tmp_path: Path) -> None:
+    """It is logged; the sums of this process still hold."""
+    sums, day, _ = spending()
+    async with SpendingFile(tmp_path / "no such folder" / "spending.json", sums):
+        sums.add(call())
+
+    assert day.spent == Decimal("0.25")

@@ -1590,6 +1590,7 @@ class Model(_message.Message):
     ROLE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
+    USAGE_TODAY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"embedded", "qwen2", "openai"."""
     version: _builtins.str
@@ -1608,6 +1609,12 @@ class Model(_message.Message):
     def fields(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Paths in Track that it can answer."""
 
+    @_builtins.property
+    def usage_today(self) -> _track_pb2.Usage:
+        """What calls to it consumed since midnight UTC, failed and unusable answers included; kept over
+        a restart, but for the last seconds before a crash. Unset for a model in this process.
+        """
+
     def __init__(
         self,
         *,
@@ -1619,10 +1626,11 @@ class Model(_message.Message):
         role: _builtins.str = ...,
         status: _builtins.str = ...,
         fields: _abc.Iterable[_builtins.str] | None = ...,
+        usage_today: _track_pb2.Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage_today", b"usage_today"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_state", b"breaker_state", "fields", b"fields", "hears_audio", b"hears_audio", "name", b"name", "ready", b"ready", "role", b"role", "status", b"status", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["breaker_state", b"breaker_state", "fields", b"fields", "hears_audio", b"hears_audio", "name", b"name", "ready", b"ready", "role", b"role", "status", b"status", "usage_today", b"usage_today", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

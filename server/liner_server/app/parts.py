@@ -94,7 +94,7 @@ async def open_parts(settings: Settings, stack: AsyncExitStack, *, serves: bool)
     )
     flags = await _flags(settings, stack)
     calibration = _calibration(settings)
-    lanes = _lanes(settings, stack, calibration, telemetry)
+    lanes = await _lanes(settings, stack, calibration, telemetry)
     router = Router(
         primary=lanes.primary,
         fallback=lanes.fallback,
@@ -192,7 +192,7 @@ async def _flags(
     return lambda: watched.current
 
 
-def _lanes(
+async def _lanes(
     settings: Settings, stack: AsyncExitStack, calibration: Calibration, telemetry: Telemetry
 ) -> Lanes:
     """Return the lanes to the models that the settings name."""
@@ -204,7 +204,7 @@ def _lanes(
     factory = LanesFactory(
         settings, calibration=calibration, observer=telemetry, used=telemetry.used
     )
-    lanes = factory.open(stack)
+    lanes = await factory.open(stack)
     telemetry.watch_models(
         {
             lane.name: partial(_is_open, lane)

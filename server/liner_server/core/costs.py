@@ -1,10 +1,12 @@
 """What model calls cost, and how much of it a day may hold. All money is in US dollars."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
+from typing import Any
 
 from liner.v1 import track_pb2
 
@@ -116,3 +118,73 @@ class DailyBudget:
         today = self._clock().astimezone(UTC).date()
         if today > self._day:
             self._day, self._spent = today, _NOTHING
+
+
+class Spending:
+    """What each provider consumed since midnight UTC, paid from one budget."""
+
+    def __init__(self, budget: DailyBudget, *, clock: Callable[[], datetime] = now) -> None:
+        self._budget = budget
+        self._clock = clock
+        self._day = date.min
+        self._by_provider: dict[str, track_pb2.Usage] = {}
+
+    def add(self, spent: Spent) -> None:
+        """Count a call."""
+        self._turn()
+        self._budget.spend(spent.usd)
+        self._count(spent.provider, spent.usage)
+
+    def today(self, provider: str) -> track_pb2.Usage:
+        """Return what calls to a provider consumed today; the caller's own copy."""
+        self._turn()
+        usage = track_pb2.Usage()
+        usage.CopyFrom(self._by_provider.get(provider, usage))
+        return usage
+
+    def state(self) -> dict[str, Any]:
+        """Return today's sums as JSON has them, for `restore`."""
+        self._turn()
+        return {
+            "day": self._day.isoformat(),
+            "providers": {
+                name: [usage.prompt_tokens, usage.completion_tokens, usage.cost_usd]
+                for name, usage in self._by_provider.items()
+            },
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the sums that an earlier process kept; those of another day are over.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is no such state; nothing was taken.
+
+        """
+        self._turn()
+        kept = {
+            str(name): track_pb2.Usage(
+                prompt_tokens=sent, completion_tokens=received, cost_usd=_money(cost)
+            )
+            for name, (sent, received, cost) in state["providers"].items()
+        }
+        if date.fromisoformat(state["day"]) == self._day:
+            for name, usage in kept.items():
+                self._budget.spend(Decimal(str(usage.cost_usd)))
+                self._count(name, usage)
+
+    def _count(self, provider: str, usage: track_pb2.Usage) -> None:
+        total = self._by_provider.setdefault(provider, track_pb2.Usage())
+        total.prompt_tokens += usage.prompt_tokens
+        total.completion_tokens += usage.completion_tokens
+        total.cost_usd += usage.cost_usd
+
+    def _turn(self) -> None:
+        today = self._clock().astimezone(UTC).date()
+        if today > self._day:
+            self._day, self._by_provider = today, {}
+
+
+def _money(cost: float) -> float:
+    if not (math.isfinite(cost) and cost >= 0):
+        raise ValueError("no sum of money")
+    return cost

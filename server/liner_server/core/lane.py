@@ -7,11 +7,13 @@ known that no answer will come in time, so that the router can go elsewhere whil
 import asyncio
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from decimal import Decimal
 from typing import Protocol
+
+from liner.v1 import track_pb2
 
 from liner_server.core.breaker import Breaker, BreakerState
 from liner_server.core.claims import ProviderAnswer
@@ -77,8 +79,10 @@ class Lane:
         *,
         role: str,
         observer: LaneObserver,
+        today: Callable[[], track_pb2.Usage] = track_pb2.Usage,
         rng: random.Random | None = None,
     ) -> None:
+        """Take what tells the provider's usage of the day."""
         self.provider = provider
         self.role = role
         """"primary", "fallback" or "experimental"."""
@@ -86,6 +90,8 @@ class Lane:
         """Whether its endpoint was found able to answer when it was last looked at."""
         self.status = ""
         """Why it is not ready, or what it cannot do; for an operator."""
+        self.today = today
+        """Returns what calls to it consumed since midnight UTC."""
         self._guard = guard
         self._observer = observer
         self._rng = rng or random.Random()  # noqa: S311 - spreads retries, keeps no secret

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 
 import structlog
 from pydantic import SecretStr
 
 from liner_server.core.breaker import Breaker
 from liner_server.core.calibration import Calibration
-from liner_server.core.costs import DailyBudget, Price, Prices, Spent
+from liner_server.core.costs import DailyBudget, Price, Prices, Spending, Spent
 from liner_server.core.experiment import EXPERIMENTAL
 from liner_server.core.lane import Guard, Lane, LaneObserver
 from liner_server.core.rates import Places, RateLimit
@@ -22,6 +23,7 @@ from liner_server.models.openai import openai_provider
 from liner_server.models.probing import Probe
 from liner_server.models.provider import ChatProvider, ModelSettings
 from liner_server.models.qwen2 import qwen2_provider
+from liner_server.models.spending_file import SpendingFile
 from liner_server.models.transport import Endpoint
 from liner_server.settings import Settings
 
@@ -50,6 +52,7 @@ class LanesFactory:
         self._used = used
         limit = settings.daily_budget_usd
         self._budget = DailyBudget(Decimal(str(limit)) if limit else None)
+        self._spending = Spending(self._budget)
         self._prices = Prices(
             {
                 model: Price(prompt=Decimal(str(sent)), completion=Decimal(str(received)))
@@ -62,8 +65,11 @@ class LanesFactory:
         """Part of the day's budget that is spent; 0 without a budget."""
         return self._budget.spent_share
 
-    def open(self, stack: AsyncExitStack) -> Lanes:
+    async def open(self, stack: AsyncExitStack) -> Lanes:
         """Return the lanes; their connections and probes end with the stack."""
+        await stack.enter_async_context(
+            SpendingFile(self._settings.data_dir / "spending.json", self._spending)
+        )
         return Lanes(
             primary=self._lane(stack, "primary", self._qwen2()),
             fallback=self._lane(stack, "fallback", self._openai()),
@@ -159,13 +165,14 @@ class LanesFactory:
             ),
             role=role,
             observer=self._observer,
+            today=partial(self._spending.today, provider.name),
         )
         probing = asyncio.create_task(_probe(lane, provider))
         stack.callback(probing.cancel)
         return lane
 
     def _spent(self, spent: Spent) -> None:
-        self._budget.spend(spent.usd)
+        self._spending.add(spent)
         self._used(spent)
 
 

@@ -115,6 +115,7 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
                 role=lane.role,
                 status=lane.trouble,
                 fields=lane.provider.fields,
+                usage_today=lane.today(),
             )
         embedded = self._enricher.embedded
         response.models.add(
