@@ -77,6 +77,9 @@ class RequestContext:
     enrichment_id: str = ""
     """Id of an answer that is worked out for this call; a queued job's own. Empty: one is made."""
 
+    recorded: bool = True
+    """Whether the answer is stored and counted; a replay's is not."""
+
     def remaining(self) -> timedelta:
         """Return the time left, never negative."""
         left = self.deadline - asyncio.get_running_loop().time()

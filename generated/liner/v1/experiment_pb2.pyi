@@ -167,10 +167,19 @@ class GetReportResponse(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     VERDICT_REASON_FIELD_NUMBER: _builtins.int
     READ_TIME_FIELD_NUMBER: _builtins.int
+    TREND_FIELD_NUMBER: _builtins.int
+    DECIDING_METRIC_FIELD_NUMBER: _builtins.int
+    SAMPLE_RATIO_MISMATCH_FIELD_NUMBER: _builtins.int
     verdict: Global___ExperimentVerdict.ValueType
     """What to do."""
     verdict_reason: _builtins.str
     """Why, in a sentence."""
+    deciding_metric: _builtins.str
+    """The metric that decides: "accept_rate", or "agreement" where no editor has reviewed anything."""
+    sample_ratio_mismatch: _builtins.bool
+    """Whether the numbers of tracks contradict the shares: then something loses tracks of one
+    variant, and no other figure is to be trusted.
+    """
     @_builtins.property
     def experiment(self) -> Global___Experiment:
         """What is compared."""
@@ -187,6 +196,12 @@ class GetReportResponse(_message.Message):
     def read_time(self) -> _timestamp_pb2.Timestamp:
         """When it was computed."""
 
+    @_builtins.property
+    def trend(self) -> _containers.RepeatedCompositeFieldContainer[Global___TrendPoint]:
+        """How the metric that decides went over time, the oldest first; at most 50 a variant. Each point
+        is what a report at that time would have said of it.
+        """
+
     def __init__(
         self,
         *,
@@ -196,14 +211,77 @@ class GetReportResponse(_message.Message):
         verdict: Global___ExperimentVerdict.ValueType = ...,
         verdict_reason: _builtins.str = ...,
         read_time: _timestamp_pb2.Timestamp | None = ...,
+        trend: _abc.Iterable[Global___TrendPoint] | None = ...,
+        deciding_metric: _builtins.str = ...,
+        sample_ratio_mismatch: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["experiment", b"experiment", "read_time", b"read_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["differences", b"differences", "experiment", b"experiment", "read_time", b"read_time", "variants", b"variants", "verdict", b"verdict", "verdict_reason", b"verdict_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deciding_metric", b"deciding_metric", "differences", b"differences", "experiment", b"experiment", "read_time", b"read_time", "sample_ratio_mismatch", b"sample_ratio_mismatch", "trend", b"trend", "variants", b"variants", "verdict", b"verdict", "verdict_reason", b"verdict_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetReportResponse: _TypeAlias = GetReportResponse  # noqa: Y015
+
+@_typing.final
+class TrendPoint(_message.Message):
+    """What a report at this time would have said of a difference."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    @_builtins.property
+    def difference(self) -> Global___Difference:
+        """The difference."""
+
+    def __init__(
+        self,
+        *,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        difference: Global___Difference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["difference", b"difference", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TrendPoint: _TypeAlias = TrendPoint  # noqa: Y015
+
+@_typing.final
+class ReliabilityBin(_message.Message):
+    """Confidence against what editors said, for one range of confidence."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEAN_CONFIDENCE_FIELD_NUMBER: _builtins.int
+    ACCEPT_RATE_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    mean_confidence: _builtins.float
+    """Mean confidence of the fields in it."""
+    accept_rate: _builtins.float
+    """Share of them that editors accepted."""
+    fields: _builtins.int
+    """Reviewed fields in it."""
+    def __init__(
+        self,
+        *,
+        mean_confidence: _builtins.float = ...,
+        accept_rate: _builtins.float = ...,
+        fields: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accept_rate", b"accept_rate", "fields", b"fields", "mean_confidence", b"mean_confidence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReliabilityBin: _TypeAlias = ReliabilityBin  # noqa: Y015
 
 @_typing.final
 class VariantReport(_message.Message):
@@ -222,6 +300,12 @@ class VariantReport(_message.Message):
     FALLBACK_RATE_FIELD_NUMBER: _builtins.int
     ACCEPT_RATE_FIELD_NUMBER: _builtins.int
     REVIEWED_FIELDS_FIELD_NUMBER: _builtins.int
+    ASSIGNED_TRACKS_FIELD_NUMBER: _builtins.int
+    AGREEMENT_RATE_FIELD_NUMBER: _builtins.int
+    COST_USD_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_HISTOGRAM_FIELD_NUMBER: _builtins.int
+    RELIABILITY_FIELD_NUMBER: _builtins.int
+    REVIEWED_TRACKS_FIELD_NUMBER: _builtins.int
     variant: _builtins.str
     """Which."""
     tracks: _builtins.int
@@ -238,6 +322,16 @@ class VariantReport(_message.Message):
     """Share of reviewed fields that editors accepted, 0 to 1. Unset: none was reviewed."""
     reviewed_fields: _builtins.int
     """Fields that editors reviewed."""
+    assigned_tracks: _builtins.int
+    """Tracks drawn for the variant, those whose answer was known before included."""
+    agreement_rate: _builtins.float
+    """Share of the fields on which a model and other evidence both spoke where they agreed, averaged
+    over tracks. Unset: there was none. What stands for accept_rate where nobody reviews.
+    """
+    cost_usd: _builtins.float
+    """US dollars for the tracks counted."""
+    reviewed_tracks: _builtins.int
+    """Tracks with a reviewed field: what accept_rate's interval counts."""
     @_builtins.property
     def latency_p50(self) -> _duration_pb2.Duration:
         """Median time of an answer."""
@@ -249,6 +343,14 @@ class VariantReport(_message.Message):
     @_builtins.property
     def latency_p99(self) -> _duration_pb2.Duration:
         """99th percentile of the time of an answer."""
+
+    @_builtins.property
+    def confidence_histogram(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Tracks by confidence, in 20 ranges of 0.05."""
+
+    @_builtins.property
+    def reliability(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReliabilityBin]:
+        """Reviewed fields by confidence, in up to 10 ranges of 0.1; empty ones are left out."""
 
     def __init__(
         self,
@@ -264,14 +366,25 @@ class VariantReport(_message.Message):
         fallback_rate: _builtins.float = ...,
         accept_rate: _builtins.float | None = ...,
         reviewed_fields: _builtins.int = ...,
+        assigned_tracks: _builtins.int = ...,
+        agreement_rate: _builtins.float | None = ...,
+        cost_usd: _builtins.float = ...,
+        confidence_histogram: _abc.Iterable[_builtins.int] | None = ...,
+        reliability: _abc.Iterable[Global___ReliabilityBin] | None = ...,
+        reviewed_tracks: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_accept_rate", b"_accept_rate", "accept_rate", b"accept_rate", "latency_p50", b"latency_p50", "latency_p95", b"latency_p95", "latency_p99", b"latency_p99"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_accept_rate", b"_accept_rate", "_agreement_rate", b"_agreement_rate", "accept_rate", b"accept_rate", "agreement_rate", b"agreement_rate", "latency_p50", b"latency_p50", "latency_p95", b"latency_p95", "latency_p99", b"latency_p99"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accept_rate", b"_accept_rate", "accept_rate", b"accept_rate", "cost_usd_per_track", b"cost_usd_per_track", "fallback_rate", b"fallback_rate", "latency_p50", b"latency_p50", "latency_p95", b"latency_p95", "latency_p99", b"latency_p99", "mean_confidence", b"mean_confidence", "reviewed_fields", b"reviewed_fields", "success_rate", b"success_rate", "tracks", b"tracks", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_accept_rate", b"_accept_rate", "_agreement_rate", b"_agreement_rate", "accept_rate", b"accept_rate", "agreement_rate", b"agreement_rate", "assigned_tracks", b"assigned_tracks", "confidence_histogram", b"confidence_histogram", "cost_usd", b"cost_usd", "cost_usd_per_track", b"cost_usd_per_track", "fallback_rate", b"fallback_rate", "latency_p50", b"latency_p50", "latency_p95", b"latency_p95", "latency_p99", b"latency_p99", "mean_confidence", b"mean_confidence", "reliability", b"reliability", "reviewed_fields", b"reviewed_fields", "reviewed_tracks", b"reviewed_tracks", "success_rate", b"success_rate", "tracks", b"tracks", "variant", b"variant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__accept_rate: _TypeAlias = _typing.Literal["accept_rate"]  # noqa: Y015
     _WhichOneofArgType__accept_rate: _TypeAlias = _typing.Literal["_accept_rate", b"_accept_rate"]  # noqa: Y015
+    _WhichOneofReturnType__agreement_rate: _TypeAlias = _typing.Literal["agreement_rate"]  # noqa: Y015
+    _WhichOneofArgType__agreement_rate: _TypeAlias = _typing.Literal["_agreement_rate", b"_agreement_rate"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__accept_rate) -> _WhichOneofReturnType__accept_rate | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__agreement_rate) -> _WhichOneofReturnType__agreement_rate | None: ...
 
 Global___VariantReport: _TypeAlias = VariantReport  # noqa: Y015
 
@@ -286,16 +399,24 @@ class Difference(_message.Message):
     ESTIMATE_FIELD_NUMBER: _builtins.int
     LOWER_FIELD_NUMBER: _builtins.int
     UPPER_FIELD_NUMBER: _builtins.int
+    VARIANT_TRACKS_FIELD_NUMBER: _builtins.int
+    CONTROL_TRACKS_FIELD_NUMBER: _builtins.int
     variant: _builtins.str
     """Which."""
     metric: _builtins.str
-    """"accept_rate", "success_rate", "confidence", "latency", "cost"."""
+    """"accept_rate", "agreement", "success_rate", "confidence", "latency", "cost"."""
     estimate: _builtins.float
     """Variant minus control, in the metric's unit (seconds for latency)."""
     lower: _builtins.float
-    """Lower end of the always-valid 95 % interval."""
+    """Lower end of the always-valid interval. All intervals of a report hold together, at every
+    look however many there are, with probability 95 %.
+    """
     upper: _builtins.float
     """Upper end of it."""
+    variant_tracks: _builtins.int
+    """Tracks of the variant and of the control that it rests on."""
+    control_tracks: _builtins.int
+    """See variant_tracks."""
     def __init__(
         self,
         *,
@@ -304,10 +425,12 @@ class Difference(_message.Message):
         estimate: _builtins.float = ...,
         lower: _builtins.float = ...,
         upper: _builtins.float = ...,
+        variant_tracks: _builtins.int = ...,
+        control_tracks: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["estimate", b"estimate", "lower", b"lower", "metric", b"metric", "upper", b"upper", "variant", b"variant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["control_tracks", b"control_tracks", "estimate", b"estimate", "lower", b"lower", "metric", b"metric", "upper", b"upper", "variant", b"variant", "variant_tracks", b"variant_tracks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -432,3 +555,85 @@ class SetTrafficResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SetTrafficResponse: _TypeAlias = SetTrafficResponse  # noqa: Y015
+
+@_typing.final
+class ReplayEnrichmentsRequest(_message.Message):
+    """Asks for stored enrichments to be worked out again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    STORED_MODEL_FIELD_NUMBER: _builtins.int
+    MAX_TRACKS_FIELD_NUMBER: _builtins.int
+    MAX_COST_USD_FIELD_NUMBER: _builtins.int
+    MAX_IN_FLIGHT_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Required. The configured model that is asked, alone."""
+    stored_model: _builtins.str
+    """Only enrichments that this model answered. Empty: any."""
+    max_tracks: _builtins.int
+    """At most this many, the newest first; 0: 100, greatest 10,000."""
+    max_cost_usd: _builtins.float
+    """Required, above 0. No question is begun once the calls have cost this many US dollars; those
+    that are open then still end.
+    """
+    max_in_flight: _builtins.int
+    """Questions open at once; 0: 4, greatest 32."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        stored_model: _builtins.str = ...,
+        max_tracks: _builtins.int = ...,
+        max_cost_usd: _builtins.float = ...,
+        max_in_flight: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_cost_usd", b"max_cost_usd", "max_in_flight", b"max_in_flight", "max_tracks", b"max_tracks", "model", b"model", "stored_model", b"stored_model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayEnrichmentsRequest: _TypeAlias = ReplayEnrichmentsRequest  # noqa: Y015
+
+@_typing.final
+class ReplayEnrichmentsResponse(_message.Message):
+    """How far a replay is; the last one has the report."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLAYED_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    COST_USD_FIELD_NUMBER: _builtins.int
+    OUT_OF_MONEY_FIELD_NUMBER: _builtins.int
+    REPORT_FIELD_NUMBER: _builtins.int
+    replayed: _builtins.int
+    """Tracks asked again so far."""
+    skipped: _builtins.int
+    """Stored enrichments passed over: their audio is not stored, or has been deleted."""
+    cost_usd: _builtins.float
+    """What the calls have cost so far."""
+    out_of_money: _builtins.bool
+    """Whether it ended at max_cost_usd."""
+    @_builtins.property
+    def report(self) -> Global___GetReportResponse:
+        """Set in the last message only. An editor's verdict on a stored value counts for the replay too
+        where it gave the same or the corrected one.
+        """
+
+    def __init__(
+        self,
+        *,
+        replayed: _builtins.int = ...,
+        skipped: _builtins.int = ...,
+        cost_usd: _builtins.float = ...,
+        out_of_money: _builtins.bool = ...,
+        report: Global___GetReportResponse | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["report", b"report"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost_usd", b"cost_usd", "out_of_money", b"out_of_money", "replayed", b"replayed", "report", b"report", "skipped", b"skipped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayEnrichmentsResponse: _TypeAlias = ReplayEnrichmentsResponse  # noqa: Y015

@@ -51,6 +51,11 @@ class ExperimentAdminStub:
                 request_serializer=liner_dot_v1_dot_experiment__pb2.SetTrafficRequest.SerializeToString,
                 response_deserializer=liner_dot_v1_dot_experiment__pb2.SetTrafficResponse.FromString,
                 _registered_method=True)
+        self.ReplayEnrichments = channel.unary_stream(
+                '/liner.v1.ExperimentAdmin/ReplayEnrichments',
+                request_serializer=liner_dot_v1_dot_experiment__pb2.ReplayEnrichmentsRequest.SerializeToString,
+                response_deserializer=liner_dot_v1_dot_experiment__pb2.ReplayEnrichmentsResponse.FromString,
+                _registered_method=True)
 
 
 class ExperimentAdminServicer:
@@ -74,8 +79,20 @@ class ExperimentAdminServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetTraffic(self, request, context):
-        """Changes the share of tracks a variant gets. Logged with who did it and why.
+        """Changes the share of tracks a variant gets. Logged with who did it and why, kept across
+        restarts; other servers of the same analytics follow within a minute.
         Errors: NOT_FOUND, FAILED_PRECONDITION (stopped by a guardrail and `force` is not set).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReplayEnrichments(self, request, context):
+        """Asks another model what stored enrichments were asked, and compares the answers: the stored
+        ones are the variant "stored", the new ones "replay". Nothing is stored or counted elsewhere,
+        but the calls cost money: a replay ends at its bounds, and with the call. Progress comes about
+        once a second; the last message has the report. Needs the role experiment.admin.
+        Errors: INVALID_ARGUMENT, NOT_FOUND (nothing stored can be asked again), UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -98,6 +115,11 @@ def add_ExperimentAdminServicer_to_server(servicer, server):
                     servicer.SetTraffic,
                     request_deserializer=liner_dot_v1_dot_experiment__pb2.SetTrafficRequest.FromString,
                     response_serializer=liner_dot_v1_dot_experiment__pb2.SetTrafficResponse.SerializeToString,
+            ),
+            'ReplayEnrichments': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReplayEnrichments,
+                    request_deserializer=liner_dot_v1_dot_experiment__pb2.ReplayEnrichmentsRequest.FromString,
+                    response_serializer=liner_dot_v1_dot_experiment__pb2.ReplayEnrichmentsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -183,6 +205,33 @@ class ExperimentAdmin:
             '/liner.v1.ExperimentAdmin/SetTraffic',
             liner_dot_v1_dot_experiment__pb2.SetTrafficRequest.SerializeToString,
             liner_dot_v1_dot_experiment__pb2.SetTrafficResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReplayEnrichments(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/liner.v1.ExperimentAdmin/ReplayEnrichments',
+            liner_dot_v1_dot_experiment__pb2.ReplayEnrichmentsRequest.SerializeToString,
+            liner_dot_v1_dot_experiment__pb2.ReplayEnrichmentsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -42,8 +42,16 @@ class ExperimentAdminStub:
     ListExperiments: _grpc.UnaryUnaryMultiCallable[_experiment_pb2.ListExperimentsRequest, _experiment_pb2.ListExperimentsResponse]
     """Lists experiments, running ones first."""
     SetTraffic: _grpc.UnaryUnaryMultiCallable[_experiment_pb2.SetTrafficRequest, _experiment_pb2.SetTrafficResponse]
-    """Changes the share of tracks a variant gets. Logged with who did it and why.
+    """Changes the share of tracks a variant gets. Logged with who did it and why, kept across
+    restarts; other servers of the same analytics follow within a minute.
     Errors: NOT_FOUND, FAILED_PRECONDITION (stopped by a guardrail and `force` is not set).
+    """
+    ReplayEnrichments: _grpc.UnaryStreamMultiCallable[_experiment_pb2.ReplayEnrichmentsRequest, _experiment_pb2.ReplayEnrichmentsResponse]
+    """Asks another model what stored enrichments were asked, and compares the answers: the stored
+    ones are the variant "stored", the new ones "replay". Nothing is stored or counted elsewhere,
+    but the calls cost money: a replay ends at its bounds, and with the call. Progress comes about
+    once a second; the last message has the report. Needs the role experiment.admin.
+    Errors: INVALID_ARGUMENT, NOT_FOUND (nothing stored can be asked again), UNAVAILABLE.
     """
 
 @_typing.type_check_only
@@ -60,8 +68,16 @@ class ExperimentAdminAsyncStub(ExperimentAdminStub):
     ListExperiments: _aio.UnaryUnaryMultiCallable[_experiment_pb2.ListExperimentsRequest, _experiment_pb2.ListExperimentsResponse]  # type: ignore[assignment]
     """Lists experiments, running ones first."""
     SetTraffic: _aio.UnaryUnaryMultiCallable[_experiment_pb2.SetTrafficRequest, _experiment_pb2.SetTrafficResponse]  # type: ignore[assignment]
-    """Changes the share of tracks a variant gets. Logged with who did it and why.
+    """Changes the share of tracks a variant gets. Logged with who did it and why, kept across
+    restarts; other servers of the same analytics follow within a minute.
     Errors: NOT_FOUND, FAILED_PRECONDITION (stopped by a guardrail and `force` is not set).
+    """
+    ReplayEnrichments: _aio.UnaryStreamMultiCallable[_experiment_pb2.ReplayEnrichmentsRequest, _experiment_pb2.ReplayEnrichmentsResponse]  # type: ignore[assignment]
+    """Asks another model what stored enrichments were asked, and compares the answers: the stored
+    ones are the variant "stored", the new ones "replay". Nothing is stored or counted elsewhere,
+    but the calls cost money: a replay ends at its bounds, and with the call. Progress comes about
+    once a second; the last message has the report. Needs the role experiment.admin.
+    Errors: INVALID_ARGUMENT, NOT_FOUND (nothing stored can be asked again), UNAVAILABLE.
     """
 
 class ExperimentAdminServicer(metaclass=_abc_1.ABCMeta):
@@ -93,8 +109,22 @@ class ExperimentAdminServicer(metaclass=_abc_1.ABCMeta):
         request: _experiment_pb2.SetTrafficRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_experiment_pb2.SetTrafficResponse, _abc.Awaitable[_experiment_pb2.SetTrafficResponse]]:
-        """Changes the share of tracks a variant gets. Logged with who did it and why.
+        """Changes the share of tracks a variant gets. Logged with who did it and why, kept across
+        restarts; other servers of the same analytics follow within a minute.
         Errors: NOT_FOUND, FAILED_PRECONDITION (stopped by a guardrail and `force` is not set).
+        """
+
+    @_abc_1.abstractmethod
+    def ReplayEnrichments(
+        self,
+        request: _experiment_pb2.ReplayEnrichmentsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_experiment_pb2.ReplayEnrichmentsResponse], _abc.AsyncIterator[_experiment_pb2.ReplayEnrichmentsResponse]]:
+        """Asks another model what stored enrichments were asked, and compares the answers: the stored
+        ones are the variant "stored", the new ones "replay". Nothing is stored or counted elsewhere,
+        but the calls cost money: a replay ends at its bounds, and with the call. Progress comes about
+        once a second; the last message has the report. Needs the role experiment.admin.
+        Errors: INVALID_ARGUMENT, NOT_FOUND (nothing stored can be asked again), UNAVAILABLE.
         """
 
 def add_ExperimentAdminServicer_to_server(servicer: ExperimentAdminServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -54,6 +54,25 @@ class Recorder(Protocol):
         """Take note of an answer that was worked out; returns at once, changes nothing."""
 
 
+class Analyst(Protocol):
+    """Who keeps a row of every answer, for experiments."""
+
+    def answered(
+        self,
+        plan: Plan,
+        answer: enrichment_pb2.EnrichMetadataResponse | None,
+        context: RequestContext,
+        *,
+        operation: str,
+        outcome: str,
+        seconds: float,
+    ) -> None:
+        """Take note of how one track ended; returns at once, keeps and changes nothing of it.
+
+        `outcome` is "ok", an error's reason, or "ABORTED"; without an answer it is never "ok".
+        """
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Asked:
     """One question of a caller."""
@@ -76,8 +95,10 @@ class Enricher:
         answers: AnswerCache,
         observer: Observer,
         recorder: Recorder | None = None,
+        analyst: Analyst | None = None,
     ) -> None:
         """Take who records the answers that are worked out; jobs' answers their consumer does."""
+        self._analyst = analyst
         self._embedded = embedded
         self._router = router
         self._listener = listener
@@ -123,6 +144,8 @@ class Enricher:
         track_id.set(track.track_id)
         asked = _Asked(track=track, options=options, policy=_policy(options), operation=operation)
         model, outcome = self._embedded.name, "ok"
+        plan: Plan | None = None
+        answer: enrichment_pb2.EnrichMetadataResponse | None = None
         try:
             digest = await self._digest(track, context)
             plan = self._plan(asked, digest, context)
@@ -140,7 +163,12 @@ class Enricher:
             outcome = "ABORTED"
             raise
         finally:
-            self._observer.answered(model, operation, outcome, time.monotonic() - started)
+            took = time.monotonic() - started
+            self._observer.answered(model, operation, outcome, took)
+            if self._analyst is not None and plan is not None and context.recorded:
+                self._analyst.answered(
+                    plan, answer, context, operation=operation, outcome=outcome, seconds=took
+                )
         self._observer.confident(model, answer.processing.confidence)
         return answer
 
@@ -176,7 +204,7 @@ class Enricher:
     def _plan(self, asked: _Asked, digest: bytes, context: RequestContext) -> Plan:
         model = asked.options.model or context.model
         if model == self._embedded.name:
-            return Plan(lanes=())
+            return Plan(lanes=(), unit=asked.track.track_id or digest.hex())
         return self._router.plan(model=model, unit=asked.track.track_id or digest.hex())
 
     async def _answer(
@@ -223,7 +251,7 @@ class Enricher:
         elapsed = time.monotonic() - started
         answer.processing.processing_time.FromTimedelta(timedelta(seconds=elapsed))
         self._keep(key, answer)
-        if self._recorder is not None and not context.enrichment_id:
+        if self._recorder is not None and context.recorded and not context.enrichment_id:
             self._recorder.record(answer, context)
         return answer
 

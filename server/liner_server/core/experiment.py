@@ -1,42 +1,146 @@
-"""Which tracks an experimental model answers: the same ones every time.
+"""Which variant of which experiment a track belongs to: the same one every time.
 
-A track's place in [0, 1) is a hash of the experiment's name and of what names the track, so a
-retry, another server or another day never moves it to the other arm, and two experiments draw
-independently of each other.
+A track's place in [0, 1) is a hash of the experiment's name and salt and of what names the track,
+so a retry, another server or another day never moves it to another variant. Where several
+experiments run, a second and independent place, the same for all of them, says which one may have
+the track: each owns a part of the population, so no track is ever in two.
 """
 
 import hashlib
-from dataclasses import dataclass
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 CONTROL, TREATMENT = "control", "experimental"
-"""The variants of an experiment, as results and analytics name them."""
+"""The variant that everything stays with, and the usual name of the one that is tried."""
 
 EXPERIMENTAL = "experimental"
 """Name of the provider that is tried."""
 
 
 @dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to answer that is tried."""
+
+    name: str = TREATMENT
+    model: str = EXPERIMENTAL
+    """Name of the provider that takes the primary's place."""
+
+    traffic: float = 0.1
+    """Its share of the experiment's tracks, 0 to 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What was drawn for one track."""
+
+    experiment: str
+    variant: str
+    model: str
+    """Provider to ask first; empty for the control."""
+    allocation: str
+    """The shares in force, as rows keep them: "control=0.9,experimental=0.1"."""
+    shadow: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """One model tried on a share of the tracks."""
+    """Models tried on shares of the tracks."""
 
     name: str
     """Names the experiment in answers; another name draws other tracks."""
 
-    provider: str = EXPERIMENTAL
-    """The name of the provider that is tried."""
+    variants: Sequence[Variant] = (Variant(),)
+    """What is tried; the shares sum to at most 1, and the control has the rest."""
 
-    share: float = 0.1
-    """Part of all tracks, 0 to 1."""
+    salt: str = ""
+    """Another salt draws other tracks under the same name."""
+
+    population: tuple[float, float] = (0.0, 1.0)
+    """The part of all tracks that it may have: from, up to and without."""
+
+    excluded: Collection[str] = field(default=frozenset(), repr=False)
+    """track_ids that take part in no experiment."""
 
     shadow: bool = False
-    """Ask the experimental model too, but never use what it says."""
+    """Ask the variants' models besides the usual ones, but never use what they say."""
 
-    def variant(self, unit: str) -> str:
-        """Return the arm of a track; `unit` is its track_id, or a digest of its content."""
-        return TREATMENT if self.place(unit) < self.share else CONTROL
+    @property
+    def running(self) -> bool:
+        """Whether any variant gets tracks."""
+        return any(variant.traffic > 0 for variant in self.variants)
+
+    @property
+    def allocation(self) -> str:
+        """The shares in force, the control's first, in a form that is equal for equal shares."""
+        rest = 1 - sum(variant.traffic for variant in self.variants)
+        shares = [(CONTROL, max(0.0, rest)), *((v.name, v.traffic) for v in self.variants)]
+        return ",".join(f"{name}={share:.6g}" for name, share in shares)
+
+    def with_traffic(self, shares: Mapping[str, float]) -> Self:
+        """Return the experiment with other shares for the variants named."""
+        changed = [replace(v, traffic=shares.get(v.name, v.traffic)) for v in self.variants]
+        return replace(self, variants=tuple(changed))
+
+    def assign(self, unit: str) -> Assignment | None:
+        """Return what a track gets, or None if it is none of this experiment's.
+
+        `unit` is its track_id, or a digest of its content.
+        """
+        low, high = self.population
+        if not self.running or unit in self.excluded:
+            return None
+        # The same place for every experiment: their populations do not overlap, so neither do they.
+        if (low > 0 or high < 1) and not low <= place("population", "", unit) < high:
+            return None
+        variant, model = self.variant(unit)
+        return Assignment(
+            experiment=self.name,
+            variant=variant,
+            model=model,
+            allocation=self.allocation,
+            shadow=self.shadow,
+        )
+
+    def variant(self, unit: str) -> tuple[str, str]:
+        """Return the variant of a track and its model, whatever the population."""
+        drawn, end = place(self.name, self.salt, unit), 0.0
+        for variant in self.variants:
+            end += variant.traffic
+            if drawn < end:
+                return variant.name, variant.model
+        return CONTROL, ""
 
     def place(self, unit: str) -> float:
-        """Return where a track stands in [0, 1); the share cuts from below, so a ramp only adds."""
-        # The length in front keeps name and unit from running into each other.
-        text = f"{len(self.name)}:{self.name}:{unit}".encode()
-        return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest()) / 2**64
+        """Return where a track stands in [0, 1); shares cut from below, so that raising the only
+        or the last one just adds tracks.
+        """
+        return place(self.name, self.salt, unit)
+
+
+def place(name: str, salt: str, unit: str) -> float:
+    """Return where a unit stands in [0, 1) for a name and a salt."""
+    # The lengths in front keep name, salt and unit from running into each other.
+    text = f"{len(name)}:{name}:{len(salt)}:{salt}:{unit}" if salt else f"{len(name)}:{name}:{unit}"
+    # A lone surrogate cannot be encoded; it can come from JSON and must not fail an answer.
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest()) / 2**64
+
+
+def assign(experiments: Sequence[Experiment], unit: str) -> Assignment | None:
+    """Return what a track gets: of the experiments that may have it the first, or None."""
+    for experiment in experiments:
+        found = experiment.assign(unit)
+        if found is not None:
+            return found
+    return None
+
+
+def overlapping(experiments: Sequence[Experiment]) -> tuple[str, str] | None:
+    """Return two experiments that could have the same track, or None if there are none."""
+    ordered = sorted(experiments, key=lambda one: one.population)
+    for one, following in itertools.pairwise(ordered):
+        if following.population[0] < one.population[1]:
+            return one.name, following.name
+    return None

@@ -14,7 +14,7 @@ from typing import Protocol
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.core.claims import Claim
-from liner_server.core.experiment import TREATMENT, Experiment
+from liner_server.core.experiment import CONTROL, Assignment
 from liner_server.core.lane import Lane, LaneObserver
 from liner_server.core.openings import Ceiling
 from liner_server.errors import InvalidRequestError, LinerError
@@ -40,6 +40,9 @@ class Open(Protocol):
         """Return those that one more model could help, as sure as its claims can be."""
 
 
+Assign = Callable[[str], Assignment | None]
+"""Draws a track for an experiment; None: it takes part in none."""
+
 Excerpts = Callable[[], Awaitable[Sequence[bytes]]]
 """Makes the audio that a model which hears is sent."""
 
@@ -60,11 +63,15 @@ class Plan:
     variant: str = ""
     shadow: Lane | None = None
     """Asked besides, its answer never used."""
+    unit: str = ""
+    """What names the track to experiments."""
+    allocation: str = ""
+    """The experiment's shares in force when the track was drawn."""
 
     @property
     def is_experimental(self) -> bool:
-        """Whether the experimental model answers."""
-        return self.variant == TREATMENT and self.shadow is None
+        """Whether a model that is tried answers."""
+        return self.variant not in ("", CONTROL) and self.shadow is None
 
     def key(self) -> bytes:
         """Return what of the plan decides the answer, for the cache."""
@@ -107,7 +114,7 @@ class Router:
         primary: Lane | None,
         fallback: Lane | None,
         experimental: Lane | None = None,
-        experiment: Experiment | None = None,
+        assign: Assign = lambda unit: None,
         flags: Callable[[], enrichment_pb2.FeatureFlags],
         observer: RouterObserver,
         shadows: int = 4,
@@ -115,7 +122,7 @@ class Router:
         lanes = [lane for lane in (primary, fallback, experimental) if lane is not None]
         self._lanes: Mapping[str, Lane] = {lane.name: lane for lane in lanes}
         self._primary, self._fallback = primary, fallback
-        self._experimental, self._experiment = experimental, experiment
+        self._assign = assign
         self._flags = flags
         self._observer = observer
         self._most_shadows = shadows
@@ -143,23 +150,30 @@ class Router:
                     f"no such model; configured: {', '.join(('embedded', *self._lanes))}",
                     "MODEL_UNKNOWN",
                 )
-            return Plan(lanes=(self._lanes[model],))
+            return Plan(lanes=(self._lanes[model],), unit=unit)
         flags = self._flags()
         usual = [self._primary]
         if flags.use_openai_fallback or self._primary is None:
             usual.append(self._fallback)
         lanes = tuple(lane for lane in usual if lane is not None)
-        experiment, tried = self._experiment, self._experimental
-        if experiment is None or tried is None or not flags.enable_experimental_model:
-            return Plan(lanes=lanes)
-        variant = experiment.variant(unit)
-        if variant != TREATMENT:
-            return Plan(lanes=lanes, experiment=experiment.name, variant=variant)
-        if experiment.shadow:
-            return Plan(lanes=lanes, experiment=experiment.name, variant=variant, shadow=tried)
-        # The experimental model takes the primary's place; the fallback stays behind it.
-        rest = tuple(lane for lane in lanes if lane is not self._primary)
-        return Plan(lanes=(tried, *rest), experiment=experiment.name, variant=variant)
+        drawn = self._assign(unit) if flags.enable_experimental_model else None
+        if drawn is None:
+            return Plan(lanes=lanes, unit=unit)
+        plan = Plan(
+            lanes=lanes,
+            unit=unit,
+            experiment=drawn.experiment,
+            variant=drawn.variant,
+            allocation=drawn.allocation,
+        )
+        if not drawn.model:
+            return plan
+        tried = self._lanes[drawn.model]
+        if drawn.shadow:
+            return replace(plan, shadow=tried)
+        # The model that is tried takes the primary's place; the fallback stays behind it.
+        rest = tuple(lane for lane in lanes if lane not in (self._primary, tried))
+        return replace(plan, lanes=(tried, *rest))
 
     async def answer(
         self,

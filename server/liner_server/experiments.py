@@ -1,0 +1,431 @@
+"""The experiments of this server: who is drawn, whose share was changed, what must be stopped.
+
+Shares begin as the settings say. A change is kept in a file here before it is acknowledged, and
+written as a row of `experiment_traffic`, by which the other servers of the same analytics learn of
+it. The newest change wins; a share that the settings say anew wins over older ones of the settings
+only, never over a person's or a guardrail's.
+"""
+
+import asyncio
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Protocol, Self
+from uuid import uuid4
+
+import structlog
+from google.protobuf import json_format
+from liner.v1 import analytics_pb2, experiment_pb2
+
+from liner_server.core import verdict
+from liner_server.core.experiment import Assignment, Experiment, assign
+from liner_server.errors import FailedPreconditionError, LinerError, NotFoundError
+from liner_server.ports_analytics import AnalyticsSink, Table, Tally, Window
+
+_log = structlog.get_logger()
+_SETTINGS, _GUARDRAIL = "settings", "guardrail"
+_PERIODS = 48
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Rows(Protocol):
+    """Who delivers a row of a change; the analytics buffer in the running service."""
+
+    def put(self, table: Table, row: analytics_pb2.TrafficRow) -> bool:
+        """Keep a row; False if there is no room for it."""
+
+
+class ExperimentsObserver(Protocol):
+    """Who is told of experiments; the telemetry in the running service."""
+
+    def assigned(self, experiment: str, variant: str) -> None:
+        """A track was drawn for a variant."""
+
+    def guarded(self, experiment: str, variant: str, stopped: bool) -> None:
+        """Whether a guardrail has stopped a variant."""
+
+
+class Experiments:
+    """Draws tracks, changes shares, and stops what fails: `async with Experiments(...)`."""
+
+    def __init__(
+        self,
+        configured: Sequence[Experiment],
+        *,
+        sink: AnalyticsSink | None,
+        rows: Rows | None,
+        state: Path,
+        observer: ExperimentsObserver,
+        check_every: timedelta,
+        guardrails: verdict.Guardrails | None = None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        """Take the experiments, where their rows are (None: nowhere, then nothing is reported or
+        stopped), the file of changes, and how often guardrails are looked at.
+        """
+        self._configured = {one.name: one for one in configured}
+        self._sink = sink
+        self._rows = rows
+        self._state = state
+        self._observer = observer
+        self._check_every = check_every
+        self._guardrails = guardrails or verdict.Guardrails()
+        self._now = now
+        self._changes: dict[str, analytics_pb2.TrafficRow] = {}
+        self._current: tuple[Experiment, ...] = ()
+        self._changing = asyncio.Lock()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        for row in await asyncio.to_thread(_read, self._state):
+            self._changes[row.row_id] = row
+        # What other servers changed comes with the first look: a start waits for no backend.
+        await self._take_settings()
+        self._apply()
+        self._task = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._task is not None  # noqa: S101 - set on entering
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
+
+    @property
+    def current(self) -> Sequence[Experiment]:
+        """The experiments with the shares in force."""
+        return self._current
+
+    def assign(self, unit: str) -> Assignment | None:
+        """Draw a track; see `core.experiment`."""
+        found = assign(self._current, unit)
+        if found is not None:
+            self._observer.assigned(found.experiment, found.variant)
+        return found
+
+    def described(self) -> Sequence[experiment_pb2.Experiment]:
+        """Return every experiment, running ones first, each group the newest first."""
+        said = [self._described(one) for one in self._current]
+        said.sort(key=lambda one: (not one.running, -one.start_time.ToMicroseconds()))
+        return said
+
+    async def report(
+        self, name: str, *, start: datetime | None = None, end: datetime | None = None
+    ) -> experiment_pb2.GetReportResponse:
+        """Return how an experiment stands.
+
+        Raises:
+            NotFoundError: there is none of this name.
+            FailedPreconditionError: nothing is counted here.
+            LinerError: the counts cannot be had.
+
+        """
+        response, _ = await self._judge(self._named(name), start, end)
+        return response
+
+    async def set_traffic(
+        self,
+        name: str,
+        variant: str,
+        traffic: float,
+        *,
+        principal: str,
+        reason: str,
+        request_id: str = "",
+        force: bool = False,
+    ) -> experiment_pb2.Experiment:
+        """Change a variant's share; durable here when it returns.
+
+        Raises:
+            NotFoundError: there is no such experiment or variant.
+            FailedPreconditionError: a guardrail stopped it and `force` is not set, the shares
+                would sum to more than 1, or the change cannot be kept.
+
+        """
+        async with self._changing:
+            experiment = self._named(name)
+            shares = {one.name: one.traffic for one in experiment.variants}
+            if variant not in shares:
+                raise NotFoundError(
+                    f"experiment {name} tries {', '.join(shares)}; the control has the rest",
+                    reason="VARIANT_UNKNOWN",
+                    resource=variant,
+                )
+            last = self._last(name, variant)
+            if last is not None and last.stopped and traffic > 0 and not force:
+                raise FailedPreconditionError(
+                    f"a guardrail stopped {variant}: {last.reason}; `force` starts it again",
+                    reason="VARIANT_STOPPED",
+                )
+            if sum({**shares, variant: traffic}.values()) > 1 + 1e-9:
+                raise FailedPreconditionError(
+                    f"the shares of {name} would sum to more than 1", reason="TRAFFIC_OVER_ONE"
+                )
+            await self._change(
+                name, variant, traffic, principal=principal, reason=reason, request_id=request_id
+            )
+            _log.warning(
+                "experiment changed",
+                experiment=name,
+                variant=variant,
+                traffic=traffic,
+                before=shares[variant],
+                principal=principal,
+                reason=reason,
+                request_id=request_id,
+            )
+            return self._described(self._named(name))
+
+    async def check(self) -> None:
+        """Learn of others' changes, and stop every variant that passed a guardrail.
+
+        Raises:
+            LinerError: the counts cannot be had.
+
+        """
+        if self._sink is None:
+            return
+        async with self._changing:
+            rows = await self._sink.traffic()
+            news = [row for row in rows if row.row_id not in self._changes]
+            for row in news:
+                self._changes[row.row_id] = row
+            if news:
+                await self._keep()
+                self._apply()
+        for experiment in self._current:
+            if not experiment.running:
+                continue
+            _, breaches = await self._judge(experiment, None, None)
+            for breach in breaches:
+                await self._stop(experiment.name, breach)
+
+    async def _stop(self, name: str, breach: verdict.Breach) -> None:
+        async with self._changing:
+            shares = {one.name: one.traffic for one in self._named(name).variants}
+            if not shares.get(breach.variant):
+                return
+            await self._change(
+                name, breach.variant, 0.0, principal=_GUARDRAIL, reason=breach.why, stopped=True
+            )
+        _log.error(
+            "guardrail stopped a variant", experiment=name, variant=breach.variant, why=breach.why
+        )
+
+    async def _judge(
+        self, experiment: Experiment, start: datetime | None, end: datetime | None
+    ) -> tuple[experiment_pb2.GetReportResponse, Sequence[verdict.Breach]]:
+        if self._sink is None:
+            raise FailedPreconditionError(
+                "LINER_ANALYTICS=off: nothing is counted", reason="ANALYTICS_OFF"
+            )
+        now = self._now()
+        began = self._began(experiment.name)
+        window = spread(
+            experiment.name, start or self._resumed(experiment.name) or began, end or now
+        )
+        tally = await self._sink.tally(window)
+        response, breaches = verdict.report(
+            experiment, tally, window, now=now, guardrails=self._guardrails
+        )
+        response.experiment.CopyFrom(self._described(experiment))
+        return response, breaches
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self.check()
+            except LinerError as error:
+                _log.warning("experiments cannot be checked", error=error.message)
+            except Exception as error:
+                # A fault of ours in one look must not be the last look.
+                _log.error("experiments cannot be checked", exc_info=error)
+            await asyncio.sleep(self._check_every.total_seconds())
+
+    async def _take_settings(self) -> None:
+        for experiment in self._configured.values():
+            for variant in experiment.variants:
+                last = self._last(experiment.name, variant.name)
+                if last is None or (
+                    last.principal == _SETTINGS and last.traffic != variant.traffic
+                ):
+                    await self._change(
+                        experiment.name,
+                        variant.name,
+                        variant.traffic,
+                        principal=_SETTINGS,
+                        reason="as configured",
+                    )
+                elif last.traffic != variant.traffic:
+                    _log.warning(
+                        "a share that was set stays, whatever is configured",
+                        experiment=experiment.name,
+                        variant=variant.name,
+                        traffic=last.traffic,
+                        configured=variant.traffic,
+                        principal=last.principal,
+                        reason=last.reason,
+                    )
+
+    async def _change(
+        self,
+        name: str,
+        variant: str,
+        traffic: float,
+        *,
+        principal: str,
+        reason: str,
+        request_id: str = "",
+        stopped: bool = False,
+    ) -> None:
+        """Keep a change, then follow it."""
+        last = self._last(name, variant)
+        row = analytics_pb2.TrafficRow(
+            row_id=uuid4().hex,
+            # Behind the one before, whatever the clock says.
+            time=max(time.time_ns() // 1000, last.time + 1 if last is not None else 0),
+            experiment=name,
+            variant=variant,
+            traffic=traffic,
+            principal=principal,
+            reason=reason,
+            request_id=request_id,
+            stopped=stopped,
+        )
+        self._changes[row.row_id] = row
+        try:
+            await self._keep()
+        except OSError as error:
+            del self._changes[row.row_id]
+            raise FailedPreconditionError(
+                f"{self._state} cannot be written: {error.strerror}", reason="DISK"
+            ) from error
+        if self._rows is not None:
+            self._rows.put(Table.TRAFFIC, row)
+        self._apply()
+
+    async def _keep(self) -> None:
+        await asyncio.to_thread(_write, self._state, list(self._changes.values()))
+
+    def _apply(self) -> None:
+        changed = []
+        for experiment in self._configured.values():
+            lasts = {
+                variant.name: last
+                for variant in experiment.variants
+                if (last := self._last(experiment.name, variant.name)) is not None
+            }
+            for name, last in lasts.items():
+                self._observer.guarded(experiment.name, name, last.stopped)
+            shares = _fitting({name: last.traffic for name, last in lasts.items()})
+            changed.append(experiment.with_traffic(shares))
+        self._current = tuple(changed)
+
+    def _named(self, name: str) -> Experiment:
+        for experiment in self._current:
+            if experiment.name == name:
+                return experiment
+        raise NotFoundError(
+            f"no experiment {name[:64]!r}; there are: {', '.join(self._configured) or 'none'}",
+            reason="EXPERIMENT_UNKNOWN",
+            resource=name[:64],
+        )
+
+    def _of(self, name: str) -> Iterator[analytics_pb2.TrafficRow]:
+        return (row for row in self._changes.values() if row.experiment == name)
+
+    def _last(self, name: str, variant: str) -> analytics_pb2.TrafficRow | None:
+        mine = (row for row in self._of(name) if row.variant == variant)
+        return max(mine, key=lambda row: (row.time, row.row_id), default=None)
+
+    def _began(self, name: str) -> datetime:
+        first = min((row.time for row in self._of(name)), default=None)
+        return _time(first) if first is not None else self._now()
+
+    def _resumed(self, name: str) -> datetime | None:
+        """Return when a variant was started again after a guardrail, if one was: what made the
+        guardrail fire is then no news any more.
+        """
+        times = []
+        for variant in {row.variant for row in self._of(name)}:
+            mine = sorted(
+                (row for row in self._of(name) if row.variant == variant),
+                key=lambda row: (row.time, row.row_id),
+            )
+            times += [
+                row.time
+                for before, row in zip(mine, mine[1:], strict=False)
+                if before.stopped and row.traffic > 0
+            ]
+        return _time(max(times)) if times else None
+
+    def _described(self, experiment: Experiment) -> experiment_pb2.Experiment:
+        said = verdict.described(experiment)
+        said.start_time.FromDatetime(self._began(experiment.name))
+        if not said.running:
+            newest = max(self._of(experiment.name), key=lambda row: row.time, default=None)
+            said.stop_reason = f"{newest.principal}: {newest.reason}" if newest else ""
+        return said
+
+
+def spread(name: str, start: datetime, end: datetime) -> Window:
+    """Return a window of at most `_PERIODS` periods."""
+    span = max(end - start, timedelta(seconds=1))
+    return Window(
+        experiment=name, start=start, end=start + span, width=span / _PERIODS + timedelta.resolution
+    )
+
+
+def _fitting(shares: Mapping[str, float]) -> Mapping[str, float]:
+    """Return shares that sum to at most 1: two servers may have raised two at the same moment."""
+    total = sum(shares.values())
+    return shares if total <= 1 else {name: share / total for name, share in shares.items()}
+
+
+def _time(micros: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=micros)
+
+
+def _read(path: Path) -> list[analytics_pb2.TrafficRow]:
+    """Return the changes kept in a file; none without one.
+
+    Raises:
+        FailedPreconditionError: it cannot be read. A stopped variant might start again: an
+            operator must look.
+
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return [json_format.ParseDict(row, analytics_pb2.TrafficRow()) for row in data["changes"]]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError, json_format.ParseError) as error:
+        raise FailedPreconditionError(
+            f"{path} holds the shares of experiments and cannot be read ({error}); mend it, or "
+            "delete it to go by the settings",
+            reason="EXPERIMENTS_UNREADABLE",
+        ) from error
+
+
+def _write(path: Path, changes: Sequence[analytics_pb2.TrafficRow]) -> None:
+    """Put changes in the place of a file's, wholly or not at all."""
+    said = [json_format.MessageToDict(row, preserving_proto_field_name=True) for row in changes]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    try:
+        with fresh.open("w", encoding="utf-8") as file:
+            json.dump({"changes": said}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+        handle = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    finally:
+        with suppress(FileNotFoundError):
+            fresh.unlink()
