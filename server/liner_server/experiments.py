@@ -7,6 +7,7 @@ only, never over a person's or a guardrail's.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import time
@@ -24,10 +25,15 @@ from liner.v1 import analytics_pb2, experiment_pb2
 from liner_server.core import verdict
 from liner_server.core.experiment import Assignment, Experiment, assign
 from liner_server.errors import FailedPreconditionError, LinerError, NotFoundError
-from liner_server.ports_analytics import AnalyticsSink, Table, Tally, Window
+from liner_server.ports_analytics import AnalyticsSink, Table, Window
 
 _log = structlog.get_logger()
-_SETTINGS, _GUARDRAIL = "settings", "guardrail"
+_SETTINGS, _GUARDRAIL = "(settings)", "(guardrail)"
+"""Principals that no token can carry."""
+
+_LEARN_SECONDS = 3.0
+"""How long a start waits to hear what other servers changed."""
+
 _PERIODS = 48
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -83,7 +89,13 @@ class Experiments:
     async def __aenter__(self) -> Self:
         for row in await asyncio.to_thread(_read, self._state):
             self._changes[row.row_id] = row
-        # What other servers changed comes with the first look: a start waits for no backend.
+        # On a fresh disk only the backend knows that a variant was stopped. A backend that is down
+        # holds no start up for long; then the first look learns of it.
+        try:
+            async with asyncio.timeout(_LEARN_SECONDS):
+                await self._learn()
+        except (LinerError, TimeoutError) as error:
+            _log.warning("changes of experiments are not known yet", error=str(error))
         await self._take_settings()
         self._apply()
         self._task = asyncio.create_task(self._watch())
@@ -188,20 +200,29 @@ class Experiments:
         """
         if self._sink is None:
             return
-        async with self._changing:
-            rows = await self._sink.traffic()
-            news = [row for row in rows if row.row_id not in self._changes]
-            for row in news:
-                self._changes[row.row_id] = row
-            if news:
-                await self._keep()
-                self._apply()
+        await self._learn()
         for experiment in self._current:
             if not experiment.running:
                 continue
             _, breaches = await self._judge(experiment, None, None)
             for breach in breaches:
                 await self._stop(experiment.name, breach)
+
+    async def _learn(self) -> None:
+        """Take over the changes that other servers made."""
+        if self._sink is None:
+            return
+        rows = await self._sink.traffic()
+        async with self._changing:
+            news = [row for row in rows if row.row_id not in self._changes]
+            if not news:
+                return
+            self._changes.update({row.row_id: row for row in news})
+            self._apply()
+            try:
+                await self._keep()
+            except OSError as error:
+                _log.warning("changes of experiments are not kept", error=str(error))
 
     async def _stop(self, name: str, breach: verdict.Breach) -> None:
         async with self._changing:
@@ -338,8 +359,9 @@ class Experiments:
         return (row for row in self._changes.values() if row.experiment == name)
 
     def _last(self, name: str, variant: str) -> analytics_pb2.TrafficRow | None:
+        """Return the change in force: the newest, but one of the settings only without others."""
         mine = (row for row in self._of(name) if row.variant == variant)
-        return max(mine, key=lambda row: (row.time, row.row_id), default=None)
+        return max(mine, key=_rank, default=None)
 
     def _began(self, name: str) -> datetime:
         first = min((row.time for row in self._of(name)), default=None)
@@ -357,7 +379,7 @@ class Experiments:
             )
             times += [
                 row.time
-                for before, row in zip(mine, mine[1:], strict=False)
+                for before, row in itertools.pairwise(mine)
                 if before.stopped and row.traffic > 0
             ]
         return _time(max(times)) if times else None
@@ -383,6 +405,11 @@ def _fitting(shares: Mapping[str, float]) -> Mapping[str, float]:
     """Return shares that sum to at most 1: two servers may have raised two at the same moment."""
     total = sum(shares.values())
     return shares if total <= 1 else {name: share / total for name, share in shares.items()}
+
+
+def _rank(row: analytics_pb2.TrafficRow) -> tuple[bool, int, str]:
+    # A server on a fresh disk brings its settings along: they must not undo what was decided.
+    return row.principal != _SETTINGS, row.time, row.row_id
 
 
 def _time(micros: int) -> datetime:

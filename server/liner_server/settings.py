@@ -57,6 +57,21 @@ class ObjectsBackend(StrEnum):
     GCS = "gcs"
 
 
+class AnalyticsBackend(StrEnum):
+    """Where rows of answers and reviews are kept."""
+
+    SQLITE = "sqlite"
+    BIGQUERY = "bigquery"
+    OFF = "off"
+
+
+class TrackIds(StrEnum):
+    """What rows show for a track."""
+
+    HASH = "hash"
+    PLAIN = "plain"
+
+
 class Settings(BaseSettings):
     """What an operator may set; every value has a default that works on one machine."""
 
@@ -308,6 +323,41 @@ class Settings(BaseSettings):
     experiment_shadow: bool = False
     """Ask the experimental model besides the usual ones and never use its answer."""
 
+    experiments_file: Path | None = None
+    """JSON file of several experiments (docs/experiments.md), in place of the settings
+    LINER_EXPERIMENT_*."""
+
+    experiment_check_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60.0
+    """How often guardrails are looked at, and other servers' changes of shares taken over."""
+
+    analytics: AnalyticsBackend = AnalyticsBackend.SQLITE
+    """sqlite: one file in LINER_DATA_DIR. bigquery: see BIGQUERY_DATASET. off: no rows are kept,
+    and experiments have no reports and no guardrails."""
+
+    bigquery_dataset: Annotated[
+        str,
+        Field(validation_alias=AliasChoices("BIGQUERY_DATASET"), pattern="^[A-Za-z0-9_]{1,1024}$"),
+    ] = "ai_metrics"
+    """Dataset of the tables in BigQuery; `liner-server setup-cloud` makes it."""
+
+    bigquery_location: Annotated[str, Field(pattern="^[A-Za-z0-9-]{2,40}$")] = "US"
+    """Where `setup-cloud` puts a new dataset."""
+
+    bigquery_emulator_host: Annotated[
+        str | None, Field(validation_alias=AliasChoices("BIGQUERY_EMULATOR_HOST"))
+    ] = None
+    """HOST:PORT of a BigQuery emulator, in place of Google's service."""
+
+    analytics_days: Annotated[float, Field(ge=0, le=36_500)] = 400.0
+    """How long rows are kept; 0: for ever. In BigQuery `setup-cloud` sets it."""
+
+    analytics_track_ids: TrackIds = TrackIds.HASH
+    """hash: rows show a keyless hash in place of a track's id. plain: the id itself."""
+
+    analytics_spill_bytes: Annotated[int, Field(ge=1 << 20)] = 1 << 30
+    """Rows that wait on the disk while their backend is down; what comes when they are more is
+    dropped and counted."""
+
     model_audio_windows: Annotated[int, Field(ge=0, le=8)] = 2
     """Excerpts of 30 s sent to a model that hears; 0: none."""
 
@@ -399,6 +449,12 @@ class Settings(BaseSettings):
     def _bucket_is_named(self) -> Self:
         if self.objects is ObjectsBackend.GCS and not self.gcs_bucket:
             raise ValueError("LINER_OBJECTS=gcs needs GCS_BUCKET")
+        return self
+
+    @model_validator(mode="after")
+    def _bigquery_is_whole(self) -> Self:
+        if self.analytics is AnalyticsBackend.BIGQUERY and not self.google_cloud_project:
+            raise ValueError("LINER_ANALYTICS=bigquery needs GOOGLE_CLOUD_PROJECT")
         return self
 
     @model_validator(mode="after")

@@ -160,6 +160,30 @@ class Telemetry:
             "Size of the disk of the data folder",
             registry=self.registry,
         )
+        self.analytics_rows = Counter(
+            "analytics_rows_total",
+            "Rows of answers and reviews: stored, spilled while the backend was down, or dropped",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.analytics_backlog = Gauge(
+            "analytics_backlog_rows",
+            "Rows of answers and reviews that wait on the disk to be stored",
+            registry=self.registry,
+        )
+        self.assignments = Counter(
+            "experiment_assignments_total",
+            "Tracks drawn for a variant of an experiment",
+            ("experiment", "variant"),
+            registry=self.registry,
+        )
+        self.guardrails = Gauge(
+            "experiment_guardrail_stopped",
+            "1 while a guardrail keeps a variant from getting tracks",
+            ("experiment", "variant"),
+            registry=self.registry,
+        )
+        self._assigned: dict[tuple[str, str], Counter] = {}
 
     def answered(self, model: str, operation: str, outcome: str, seconds: float) -> None:
         """Count one track and the time it took; `outcome` is "ok" or an error's reason."""
@@ -201,6 +225,26 @@ class Telemetry:
     def retained(self, outcome: str, count: int) -> None:
         """Count what a clean-up did with objects."""
         self.retention.labels(outcome).inc(count)
+
+    def rows_counted(self, outcome: str, count: int) -> None:
+        """Count rows of analytics."""
+        self.analytics_rows.labels(outcome).inc(count)
+
+    def rows_waiting(self, count: int) -> None:
+        """Show how many rows of analytics wait."""
+        self.analytics_backlog.set(count)
+
+    def assigned(self, experiment: str, variant: str) -> None:
+        """Count a track that was drawn; both names are configured ones."""
+        counter = self._assigned.get((experiment, variant))
+        if counter is None:
+            counter = self.assignments.labels(experiment, variant)
+            self._assigned[experiment, variant] = counter
+        counter.inc()
+
+    def guarded(self, experiment: str, variant: str, stopped: bool) -> None:
+        """Show whether a guardrail keeps a variant stopped."""
+        self.guardrails.labels(experiment, variant).set(stopped)
 
     def job_ended(self, priority: Priority, outcome: str) -> None:
         """Count an attempt at a queued job."""

@@ -247,18 +247,6 @@ async def test_a_short_deadline_ends_as_deadline_exceeded(stubs: Stubs, song: Pa
     assert answer.processing.from_cache is False
 
 
-async def test_parts_that_have_not_landed_say_so(stubs: Stubs):
-    """UNIMPLEMENTED with a reason, never an empty answer that looks like success."""
-    from liner.v1 import experiment_pb2
-
-    calls = [(stubs.experiment.ListExperiments, experiment_pb2.ListExperimentsRequest())]
-    for call, request in calls:
-        async with fails(grpc.StatusCode.UNIMPLEMENTED) as failure:
-            await call(request)
-        assert failure.reason == "NOT_IN_THIS_RELEASE"
-        assert "not part of this release" in failure.message
-
-
 async def test_models_and_flags_are_listed(stubs: Stubs):
     """An operator sees what answers and which switches are on."""
     listed = await stubs.enrichment.ListModels(enrichment_pb2.ListModelsRequest())

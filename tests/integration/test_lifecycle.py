@@ -106,7 +106,7 @@ async def test_health_is_told_a_service_at_a_time(tmp_path: Path):
         assert await status("liner.v1.EnrichmentService") == SERVING
         assert await status("liner.v1.StorageService") == SERVING
         assert await status("liner.v1.QueueAdmin") == SERVING
-        assert await status("liner.v1.ExperimentAdmin") == NOT_SERVING
+        assert await status("liner.v1.ExperimentAdmin") == SERVING
         async with fails(grpc.StatusCode.NOT_FOUND):
             await status("liner.v1.Nothing")
 

@@ -121,7 +121,6 @@ def enricher_of(model: TitledModel) -> Enricher:
         primary=None,
         fallback=None,
         experimental=None,
-        experiment=None,
         flags=enrichment_pb2.FeatureFlags,
         observer=telemetry,
     )

@@ -50,7 +50,7 @@ _RPCS = {
         "ListObjects",
         "RunCleanup",
     },
-    "ExperimentAdmin": {"GetReport", "ListExperiments", "SetTraffic"},
+    "ExperimentAdmin": {"GetReport", "ListExperiments", "SetTraffic", "ReplayEnrichments"},
 }
 
 

@@ -101,7 +101,7 @@ def router(
         primary=primary,
         fallback=fallback,
         experimental=experimental,
-        experiment=experiment,
+        assign=experiment.assign if experiment else lambda unit: None,
         flags=lambda: flags,
         observer=observer or Counts(),
     )
@@ -491,7 +491,7 @@ def in_arm(experiment: Experiment, variant: str) -> str:
 
 async def test_the_experimental_model_takes_its_share_and_the_fallback_stays_behind_it() -> None:
     """An experiment must not cost its tracks the safety net."""
-    experiment = Experiment(name="e", provider="experimental")
+    experiment = Experiment(name="e")
     first = ActingModel("qwen2", lambda _: says("qwen2", genre="x", language="y"))
     second = ActingModel("openai", lambda _: says("openai", genre="x", language="y"))
     tried = ActingModel("experimental", lambda _: failing())
@@ -518,7 +518,7 @@ async def test_the_experimental_model_takes_its_share_and_the_fallback_stays_beh
 
 async def test_a_shadow_is_asked_and_never_heard() -> None:
     """Trying a model on real traffic must not change one answer."""
-    experiment = Experiment(name="e", provider="experimental", shadow=True)
+    experiment = Experiment(name="e", shadow=True)
     first = ActingModel("qwen2", lambda _: says("qwen2", genre="x", language="y"))
     tried = ActingModel("experimental", lambda _: says("experimental", genre="z"))
     over = router(

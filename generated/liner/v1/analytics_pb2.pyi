@@ -324,7 +324,7 @@ class TrafficRow(_message.Message):
     traffic: _builtins.float
     """Its share from then on, 0 to 1."""
     principal: _builtins.str
-    """Who changed it: a principal, "settings", or "guardrail"."""
+    """Who changed it: a principal, "(settings)", or "(guardrail)"."""
     reason: _builtins.str
     """Why."""
     request_id: _builtins.str

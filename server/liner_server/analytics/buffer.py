@@ -130,6 +130,13 @@ class AnalyticsBuffer:
             self._observer.rows_counted("dropped", 1)
             self._complain("a row of analytics was not kept", error)
 
+    def reviewed(
+        self, enrichment: enrichment_pb2.Enrichment, review: enrichment_pb2.Review, request_id: str
+    ) -> None:
+        """Keep a row of each judgement of a review."""
+        for row in rows.outcome_rows(enrichment, review, request_id=request_id, track=self.track):
+            self.put(Table.OUTCOMES, row)
+
     def put(self, table: Table, row: AnyRow) -> bool:
         """Keep a row of a review or a change; False if there is no room for it."""
         return self._take(_KINDS[table], row.SerializeToString())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from liner.v1 import enrichment_pb2
 
+from liner_server.app.analytics import Analytics, open_analytics
 from liner_server.app.cloud import names
 from liner_server.app.storage import open_storage, retention
 from liner_server.audio.limits import Limits
@@ -18,7 +19,6 @@ from liner_server.core.answers import AnswerCache
 from liner_server.core.breaker import BreakerState
 from liner_server.core.calibration import Calibration
 from liner_server.core.enricher import Enricher
-from liner_server.core.experiment import Experiment
 from liner_server.core.lane import Lane
 from liner_server.core.router import Lanes, Router
 from liner_server.flags import FlagsFile
@@ -63,6 +63,7 @@ class Parts:
     """The queue, where it is one on Pub/Sub."""
     flags: Callable[[], enrichment_pb2.FeatureFlags]
     enricher: Enricher
+    analytics: Analytics
 
 
 async def open_parts(settings: Settings, stack: AsyncExitStack, *, serves: bool) -> Parts:
@@ -95,15 +96,12 @@ async def open_parts(settings: Settings, stack: AsyncExitStack, *, serves: bool)
     flags = await _flags(settings, stack)
     calibration = _calibration(settings)
     lanes = await _lanes(settings, stack, calibration, telemetry)
+    analytics = await open_analytics(settings, stack, lanes, telemetry)
     router = Router(
         primary=lanes.primary,
         fallback=lanes.fallback,
         experimental=lanes.experimental,
-        experiment=Experiment(
-            name=settings.experiment_name,
-            share=settings.experiment_share,
-            shadow=settings.experiment_shadow,
-        ),
+        assign=analytics.experiments.assign,
         flags=flags,
         observer=telemetry,
     )
@@ -123,6 +121,7 @@ async def open_parts(settings: Settings, stack: AsyncExitStack, *, serves: bool)
         ),
         observer=telemetry,
         recorder=recorder,
+        analyst=analytics.buffer,
     )
     return Parts(
         telemetry=telemetry,
@@ -134,6 +133,7 @@ async def open_parts(settings: Settings, stack: AsyncExitStack, *, serves: bool)
         pubsub=pubsub,
         flags=flags,
         enricher=enricher,
+        analytics=analytics,
     )
 
 

@@ -24,10 +24,12 @@ from liner_server.logs import configure_logs
 from liner_server.queues.consumer import Consumer
 from liner_server.queues.consumer_policy import ConsumerPolicy
 from liner_server.queues.work import QueueWork
+from liner_server.replay import Replay
 from liner_server.rpc import queue_checks, requests
 from liner_server.rpc.batch import BatchLimits, BatchRunner
 from liner_server.rpc.batch_records import BatchRecords
 from liner_server.rpc.enrichment import EnrichmentServicer
+from liner_server.rpc.experiment import ExperimentAdminServicer
 from liner_server.rpc.health_port import HealthPort
 from liner_server.rpc.identity import TokenAuthenticator
 from liner_server.rpc.interceptors import CallInterceptor, Running
@@ -107,6 +109,9 @@ async def running(settings: Settings) -> AsyncIterator[App]:
             running=handlers,
         )
         queue_admin = QueueAdminServicer(parts.queue)
+        experiment_admin = ExperimentAdminServicer(
+            parts.analytics.experiments, Replay(parts.results, enricher)
+        )
         server = GrpcServer(
             address=settings.grpc_bind,
             interceptor=interceptor,
@@ -115,7 +120,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 batches=batches,
                 telemetry=telemetry,
                 flags=parts.flags,
-                results=ResultsDesk(parts.results, parts.queue),
+                results=ResultsDesk(parts.results, parts.queue, parts.analytics.buffer),
                 submits=SubmitDesk(
                     queue=parts.queue,
                     results=parts.results,
@@ -126,6 +131,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
             ),
             storage=StorageServicer(parts.objects, parts.retention.run),
             queue=queue_admin,
+            experiments=experiment_admin,
             running=handlers,
             use_reflection=settings.reflection,
             use_channelz=settings.channelz,
@@ -136,7 +142,8 @@ async def running(settings: Settings) -> AsyncIterator[App]:
 
         async def stop() -> None:
             await asyncio.gather(
-                server.drain(drain, (batches.drain, queue_admin.drain)), work.drain(drain)
+                server.drain(drain, (batches.drain, queue_admin.drain, experiment_admin.drain)),
+                work.drain(drain),
             )
 
         app = App(grpc_address="", drain=stop)

@@ -94,23 +94,23 @@ class Experiment:
         # The same place for every experiment: their populations do not overlap, so neither do they.
         if (low > 0 or high < 1) and not low <= place("population", "", unit) < high:
             return None
-        variant, model = self.variant(unit)
+        drawn = self.variant(unit)
         return Assignment(
             experiment=self.name,
-            variant=variant,
-            model=model,
+            variant=drawn,
+            model=next((v.model for v in self.variants if v.name == drawn), ""),
             allocation=self.allocation,
             shadow=self.shadow,
         )
 
-    def variant(self, unit: str) -> tuple[str, str]:
-        """Return the variant of a track and its model, whatever the population."""
+    def variant(self, unit: str) -> str:
+        """Return the name of a track's variant, whatever the population."""
         drawn, end = place(self.name, self.salt, unit), 0.0
         for variant in self.variants:
             end += variant.traffic
             if drawn < end:
-                return variant.name, variant.model
-        return CONTROL, ""
+                return variant.name
+        return CONTROL
 
     def place(self, unit: str) -> float:
         """Return where a track stands in [0, 1); shares cut from below, so that raising the only

@@ -63,7 +63,7 @@ class Plan:
     variant: str = ""
     shadow: Lane | None = None
     """Asked besides, its answer never used."""
-    unit: str = ""
+    unit: str = field(default="", compare=False)
     """What names the track to experiments."""
     allocation: str = ""
     """The experiment's shares in force when the track was drawn."""

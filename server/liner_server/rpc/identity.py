@@ -65,6 +65,7 @@ ROLE_OF_METHOD: Mapping[str, str] = {
     _EXPERIMENT + "GetReport": "experiment.read",
     _EXPERIMENT + "ListExperiments": "experiment.read",
     _EXPERIMENT + "SetTraffic": "experiment.admin",
+    _EXPERIMENT + "ReplayEnrichments": "experiment.admin",
     _REFLECTION + "ServerReflectionInfo": "operator",
     _CHANNELZ + "GetTopChannels": "operator",
     _CHANNELZ + "GetServers": "operator",

@@ -1,6 +1,7 @@
 """Stored enrichments on the wire: looked up, listed, reviewed."""
 
 from collections.abc import Iterator
+from typing import Protocol
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
@@ -25,10 +26,22 @@ _ACCEPT = enrichment_pb2.VERDICT_ACCEPT
 Violations = Iterator[track_pb2.FieldViolation]
 
 
+class Outcomes(Protocol):
+    """Who counts what editors said, for experiments."""
+
+    def reviewed(
+        self, enrichment: enrichment_pb2.Enrichment, review: enrichment_pb2.Review, request_id: str
+    ) -> None:
+        """Take note of a review that is stored; returns at once."""
+
+
 class ResultsDesk:
     """Answers the RPCs about stored enrichments, and about jobs that will be."""
 
-    def __init__(self, results: ResultStore, queue: JobQueue) -> None:
+    def __init__(
+        self, results: ResultStore, queue: JobQueue, outcomes: Outcomes | None = None
+    ) -> None:
+        self._outcomes = outcomes
         self._results = results
         self._queue = queue
 
@@ -99,6 +112,9 @@ class ResultsDesk:
         enrichment = await self._results.add_review(
             request.enrichment_id, review, request_id=request.request_id
         )
+        # A crash between the two is mended by the caller, who got no answer and asks again.
+        if self._outcomes is not None:
+            self._outcomes.reviewed(enrichment, review, request.request_id)
         return enrichment_pb2.ReviewEnrichmentResponse(enrichment=enrichment)
 
 

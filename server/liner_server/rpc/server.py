@@ -11,21 +11,22 @@ from grpc_reflection.v1alpha import reflection
 from liner.v1 import (
     enrichment_pb2,
     enrichment_pb2_grpc,
+    experiment_pb2,
+    experiment_pb2_grpc,
     queue_admin_pb2,
     queue_admin_pb2_grpc,
     storage_pb2,
     storage_pb2_grpc,
 )
 
-from liner_server.rpc import unimplemented
 from liner_server.rpc.interceptors import CallInterceptor, Running
 
 MAX_MESSAGE_BYTES = 4 << 20
 _ENRICHMENT = enrichment_pb2.DESCRIPTOR.services_by_name["EnrichmentService"].full_name
 _STORAGE = storage_pb2.DESCRIPTOR.services_by_name["StorageService"].full_name
 _QUEUE = queue_admin_pb2.DESCRIPTOR.services_by_name["QueueAdmin"].full_name
-SERVING = (_ENRICHMENT, _STORAGE, _QUEUE)
-NOT_YET = unimplemented.SERVICES
+_EXPERIMENT = experiment_pb2.DESCRIPTOR.services_by_name["ExperimentAdmin"].full_name
+SERVING = (_ENRICHMENT, _STORAGE, _QUEUE, _EXPERIMENT)
 
 _OPTIONS = (
     # One client that resets streams in a row must not take the others' places.
@@ -51,6 +52,7 @@ class GrpcServer:
         enrichment: enrichment_pb2_grpc.EnrichmentServiceServicer,
         storage: storage_pb2_grpc.StorageServiceServicer,
         queue: queue_admin_pb2_grpc.QueueAdminServicer,
+        experiments: experiment_pb2_grpc.ExperimentAdminServicer,
         running: Running,
         use_reflection: bool,
         use_channelz: bool,
@@ -63,9 +65,9 @@ class GrpcServer:
         enrichment_pb2_grpc.add_EnrichmentServiceServicer_to_server(enrichment, self._server)
         storage_pb2_grpc.add_StorageServiceServicer_to_server(storage, self._server)
         queue_admin_pb2_grpc.add_QueueAdminServicer_to_server(queue, self._server)
-        self._server.add_generic_rpc_handlers(tuple(unimplemented.handlers()))
+        experiment_pb2_grpc.add_ExperimentAdminServicer_to_server(experiments, self._server)
         if use_reflection:
-            names = (*SERVING, *NOT_YET, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
+            names = (*SERVING, health_pb2.DESCRIPTOR.services_by_name["Health"].full_name)
             reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self._server)
         if use_channelz:
             from grpc_channelz.v1 import channelz
@@ -89,8 +91,6 @@ class GrpcServer:
         serving = health_pb2.HealthCheckResponse.SERVING
         for name in ("", *SERVING):
             await self._health.set(name, serving)
-        for name in NOT_YET:
-            await self._health.set(name, health_pb2.HealthCheckResponse.NOT_SERVING)
 
     async def drain(self, grace: timedelta, on_drain: Sequence[Callable[[], None]]) -> None:
         """Say NOT_SERVING, take no new calls, give running ones `grace`, then end them."""
