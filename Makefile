@@ -24,7 +24,7 @@ TOOLS := $(VENV)/.tools
 	bench chaos quality monitoring scale-sim image-check sbom lock clean
 
 help: ## Show this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Install everything into .venv (about a minute; needs no compiler)
 
@@ -144,6 +144,20 @@ scale-sim: $(STAMP) ## Simulate a deployment (docs/scaling.md); SIM="--audio-sha
 quality: $(STAMP) ## Measure accuracy and calibration on unseen pieces; LABELS="NAME=CSV ..." adds sets
 	@$(BIN)/python -m liner_server.evaluation.quality --out docs/quality.md \
 	  $(foreach set,$(LABELS),--labels "$(set)")
+
+experiment-sim: $(STAMP) ## Measure how often verdicts on made-up experiments are wrong (minutes of CPU)
+	@$(BIN)/python -m liner_server.evaluation.experiment_sim
+
+# Another interpreter and half a gigabyte of wheels: for those who change what BigQuery is asked.
+local-bigquery: ## Make .venv-bigquery, an emulator that the contract tests of analytics then use
+	@python=$${LINER_PY313:-$$(command -v python3.13 || true)}; \
+	$$python -c 'import sys; sys.exit(sys.version_info[:2] != (3, 13))' 2>/dev/null \
+	  || python=$$(ls -d "$$(pyenv root 2>/dev/null)"/versions/3.13*/bin/python 2>/dev/null | head -1); \
+	[ -n "$$python" ] || { echo "Python 3.13 is missing (LINER_PY313 names one)" >&2; exit 1; }; \
+	$$python -m venv --clear .venv-bigquery; \
+	.venv-bigquery/bin/python -m pip install --quiet --disable-pip-version-check \
+	  local-bigquery==0.3.2 duckdb==1.5.5 duckdb-extension-ducklake==1.5.5 \
+	  duckdb-extension-spatial==1.5.5 pytz
 
 lock: $(STAMP) ## Resolve requirements/*.txt again; UPGRADE=1 takes newer versions
 	@$(COMPILE) pyproject.toml --extra server --extra tracing --group dev -o requirements/dev.txt

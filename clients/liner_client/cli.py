@@ -24,6 +24,7 @@ from liner.v1 import enrichment_pb2
 
 from liner_client import (
     commands,
+    experiment_commands,
     inputs,
     queue_commands,
     render,
@@ -324,6 +325,13 @@ _command("submit")(queue_commands.submit)
 _queue = typer.Typer(help="Look into the queue, and mend it.", no_args_is_help=True)
 app.add_typer(_queue, name="queue")
 queue_commands.add_to(lambda name: _command(name, _queue))
+
+
+_experiment = typer.Typer(
+    help="Which model is better, and who gets how much of the tracks.", no_args_is_help=True
+)
+app.add_typer(_experiment, name="experiment")
+experiment_commands.add_to(lambda name: _command(name, _experiment))
 
 
 @app.command("demo")

@@ -13,6 +13,7 @@ from liner_client import queue as job_queue
 from liner_client.batch import BatchEvent, Items, run_batch
 from liner_client.connection import connect
 from liner_client.errors import NotFoundError
+from liner_client.experiments import ExperimentsClient
 from liner_client.health import ServingStatus
 
 
@@ -138,6 +139,11 @@ class LinerClient:
             chunk_items=chunk_items,
             resume_for=resume_for,
         )
+
+    @property
+    def experiments(self) -> ExperimentsClient:
+        """The server's experiments, for whoever compares models."""
+        return ExperimentsClient(self._connection)
 
     @property
     def queue(self) -> job_queue.QueueClient:

@@ -8,7 +8,12 @@ from datetime import timedelta
 from typing import TypeVar
 
 import grpc
-from liner.v1 import enrichment_pb2_grpc, queue_admin_pb2_grpc, storage_pb2_grpc
+from liner.v1 import (
+    enrichment_pb2_grpc,
+    experiment_pb2_grpc,
+    queue_admin_pb2_grpc,
+    storage_pb2_grpc,
+)
 
 from liner_client.errors import from_call
 
@@ -38,6 +43,7 @@ _IDEMPOTENT = {
         "ReplayDeadLetters",
     ),
     "liner.v1.StorageService": ("StatObject", "ListObjects", "QueryUpload", "GetSignedURL"),
+    "liner.v1.ExperimentAdmin": ("GetReport", "ListExperiments"),
     "grpc.health.v1.Health": ("Check",),
 }
 
@@ -89,12 +95,17 @@ class Connection:
     storage: "storage_pb2_grpc.StorageServiceAsyncStub" = field(init=False)
     queue: "queue_admin_pb2_grpc.QueueAdminAsyncStub" = field(init=False)
 
+    experiment: "experiment_pb2_grpc.ExperimentAdminAsyncStub" = field(init=False)
+
     def __post_init__(self) -> None:
         object.__setattr__(
             self, "enrichment", enrichment_pb2_grpc.EnrichmentServiceStub(self.channel)
         )
         object.__setattr__(self, "storage", storage_pb2_grpc.StorageServiceStub(self.channel))
         object.__setattr__(self, "queue", queue_admin_pb2_grpc.QueueAdminStub(self.channel))
+        object.__setattr__(
+            self, "experiment", experiment_pb2_grpc.ExperimentAdminStub(self.channel)
+        )
 
     def metadata(self, request_id: str) -> grpc.aio.Metadata:
         """Return what one call sends beside its messages."""

@@ -104,14 +104,14 @@ def tracks_needed(effect: float, deviation: float, *, alpha: float, share: float
 
 
 def _finds(effect: float, deviation: float, one: Sums, other: Sums, alpha: float) -> bool:
-    """Whether nine of ten estimates are further from 0 than the interval is wide."""
+    """Whether nine of ten estimates, and some more, are further from 0 than the interval goes."""
     sides = [
         Sums(count=side.count, total=0.0, squares=deviation**2 * (side.count - 1))
         for side in (one, other)
     ]
     half = difference(sides[0], sides[1], alpha=alpha).upper
     noise = deviation * math.sqrt(1 / one.count + 1 / other.count)
-    return effect - 1.2816 * noise >= half
+    return effect - 1.4 * noise >= half
 
 
 def _variance(sums: Sums, *, unit: bool) -> float:

@@ -76,6 +76,32 @@ class Breach:
     why: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What the counts say of an experiment."""
+
+    verdict: Verdict
+    why: str
+    decides: str
+    """The metric that decides."""
+    mismatch: bool
+    """Whether the numbers of tracks contradict the shares."""
+    breaches: Sequence[Breach]
+    differences: Mapping[tuple[str, str], Interval]
+    """By variant and metric."""
+
+
+def judge(
+    experiment: Experiment,
+    tally: Tally,
+    *,
+    guardrails: Guardrails | None = None,
+    control: str = CONTROL,
+) -> Judgement:
+    """Return what to do with an experiment, and why."""
+    return _judged(experiment, tally, _Counts(tally), guardrails or Guardrails(), control)
+
+
 def report(
     experiment: Experiment,
     tally: Tally,
@@ -87,44 +113,68 @@ def report(
 ) -> tuple[experiment_pb2.GetReportResponse, Sequence[Breach]]:
     """Return what the counts say, and the guardrails that were passed."""
     counts = _Counts(tally)
-    names = [control, *(variant.name for variant in experiment.variants)]
-    tried = names[1:]
+    judged = _judged(experiment, tally, counts, guardrails or Guardrails(), control)
+    tried = [variant.name for variant in experiment.variants]
     response = experiment_pb2.GetReportResponse(
         experiment=described(experiment, control=control),
-        variants=[_variant_report(name, counts, tally) for name in names],
+        variants=[_variant_report(name, counts, tally) for name in (control, *tried)],
+        differences=[
+            _difference(name, metric, interval, counts, control)
+            for (name, metric), interval in judged.differences.items()
+            if interval is not WIDE
+        ],
+        verdict=judged.verdict,
+        verdict_reason=judged.why,
+        deciding_metric=judged.decides,
+        sample_ratio_mismatch=judged.mismatch,
     )
     response.read_time.FromDatetime(now)
-    levels = {name: ALPHA * share / max(1, len(tried)) for name, share in SHARES_OF_ALPHA.items()}
+    alpha = _alpha(judged.decides, tried)
+    for name in tried:
+        response.trend.extend(_trend(name, judged.decides, tally, window, alpha, now, control))
+    return response, judged.breaches
+
+
+def _alpha(metric: str, tried: Sequence[str]) -> float:
+    return ALPHA * SHARES_OF_ALPHA[metric] / max(1, len(tried))
+
+
+def _judged(
+    experiment: Experiment,
+    tally: Tally,
+    counts: "_Counts",
+    guardrails: Guardrails,
+    control: str,
+) -> Judgement:
+    tried = [variant.name for variant in experiment.variants]
     decides = "accept_rate" if any(r.accepted.count for r in tally.reviewed) else "agreement"
-    response.deciding_metric = decides
     found = {
         (name, metric): difference(
             counts.of(name, metric),
             counts.of(control, metric),
-            alpha=levels[metric],
+            alpha=_alpha(metric, tried),
             unit=metric in _UNIT,
         )
         for name in tried
         for metric in SHARES_OF_ALPHA
         if metric != "sample_ratio"
     }
-    for (name, metric), interval in found.items():
-        if interval is not WIDE:
-            response.differences.append(_difference(name, metric, interval, counts, control))
     # One alarm for all variants, so it is not divided among them.
     mismatch = ratio_mismatch(_drawn(tally), alpha=ALPHA * SHARES_OF_ALPHA["sample_ratio"])
-    response.sample_ratio_mismatch = mismatch
     breaches = [
         breach
         for name in tried
-        if (breach := _breach(name, found, counts, guardrails or Guardrails(), mismatch, control))
+        if (breach := _breach(name, found, counts, guardrails, mismatch, control))
     ]
-    for name in tried:
-        response.trend.extend(_trend(name, decides, tally, window, levels[decides], now, control))
-    response.verdict, response.verdict_reason = _verdict(
-        tried, decides, found, counts, breaches, control
+    verdict, why = _verdict(tried, decides, found, counts, breaches, control)
+    return Judgement(
+        verdict=verdict,
+        why=why,
+        decides=decides,
+        mismatch=mismatch,
+        breaches=breaches,
+        differences=found,
     )
-    return response, breaches
 
 
 def described(experiment: Experiment, *, control: str = CONTROL) -> experiment_pb2.Experiment:
