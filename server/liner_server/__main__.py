@@ -2,7 +2,7 @@
 
 import typer
 
-from liner_server.commands import checking, cloud, evaluation, serving, storage
+from liner_server.commands import analytics, checking, cloud, evaluation, serving, storage
 
 app = typer.Typer(
     name="liner-server",
@@ -11,7 +11,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for commands in (serving, checking, cloud, storage, evaluation):
+for commands in (serving, checking, cloud, storage, analytics, evaluation):
     app.add_typer(commands.app)
 
 

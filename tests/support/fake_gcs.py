@@ -10,7 +10,7 @@ from typing import Any
 
 import requests
 from google.auth.credentials import AnonymousCredentials
-from google.cloud import storage
+from google.cloud import storage  # type: ignore[attr-defined]  # it has no types
 from liner_server.objects.gcs import GcsObjectStore
 from liner_server.objects.gcs_bucket import Bucket
 

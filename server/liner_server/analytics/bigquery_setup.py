@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -10,6 +9,7 @@ from google.api_core import exceptions
 from google.cloud import bigquery
 
 from liner_server.analytics.bigquery import NO_RETRY, Place, schema, translated
+from liner_server.cloud_parts import Part
 from liner_server.ports_analytics import Table
 
 _CALL_SECONDS = 30.0
@@ -19,17 +19,6 @@ _WHAT = {
     Table.OUTCOMES: "What editors said of fields, one row a judgement",
     Table.TRAFFIC: "Changes of experiments' shares, one row each",
 }
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """A dataset or table, and what became of it."""
-
-    kind: str
-    path: str
-    state: str
-    """exists, created, changed; in a dry run: missing, differs."""
-    note: str = ""
 
 
 async def set_up(

@@ -1,9 +1,16 @@
 """What of Google Cloud the settings need: its names, and making it."""
 
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from liner_server.settings import ObjectsBackend, QueueBackend, Settings, SettingsError
+from liner_server.settings import (
+    AnalyticsBackend,
+    ObjectsBackend,
+    QueueBackend,
+    Settings,
+    SettingsError,
+)
 
 if TYPE_CHECKING:
     # A second and 23 MB that only those who use Pub/Sub shall spend.
@@ -33,7 +40,12 @@ async def set_up_cloud(settings: Settings, *, dry_run: bool) -> "AsyncIterator[P
     if settings.objects is ObjectsBackend.GCS:
         async for part in _set_up_bucket(settings, dry_run=dry_run):
             yield part
-    if settings.queue is QueueBackend.PUBSUB or settings.objects is ObjectsBackend.LOCAL:
+    tables = settings.analytics is AnalyticsBackend.BIGQUERY
+    if tables:
+        async for part in _set_up_tables(settings, dry_run=dry_run):
+            yield part
+    alone = settings.objects is ObjectsBackend.LOCAL and not tables
+    if settings.queue is QueueBackend.PUBSUB or alone:
         async for part in _set_up_pubsub(settings, dry_run=dry_run):
             yield part
 
@@ -57,3 +69,16 @@ async def _set_up_pubsub(settings: Settings, *, dry_run: bool) -> "AsyncIterator
             gateway, names(settings), dry_run=dry_run, ordered=settings.pubsub_ordered
         ):
             yield part
+
+
+async def _set_up_tables(settings: Settings, *, dry_run: bool) -> "AsyncIterator[Part]":
+    from liner_server.analytics.bigquery_setup import set_up
+    from liner_server.app.analytics import place
+
+    async for part in set_up(
+        place(settings),
+        location=settings.bigquery_location,
+        kept=timedelta(days=settings.analytics_days),
+        dry_run=dry_run,
+    ):
+        yield part

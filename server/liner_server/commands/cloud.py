@@ -16,14 +16,16 @@ def setup_cloud(
         bool, typer.Option("--dry-run", help="Only say what would be done.")
     ] = False,
 ) -> None:
-    """Make what Google Cloud must hold: topics and subscriptions, lifecycle rules of the bucket.
+    """Make what Google Cloud must hold: topics and subscriptions, rules of the bucket, tables.
 
     Creates what is missing and mends what differs (dead-letter policy, exactly-once delivery,
     retention, no expiry); run it as often as you like. Prints one line a part: what it is, what
     became of it, its path. For Pub/Sub it needs GOOGLE_CLOUD_PROJECT and an account with
     roles/pubsub.editor. With LINER_OBJECTS=gcs it gives GCS_BUCKET the lifecycle rules that are
     equal to a clean-up's for temp/, unfinished uploads and LINER_RETENTION_PREFIXES
-    (roles/storage.admin), and Pub/Sub is left alone unless LINER_QUEUE=pubsub.
+    (roles/storage.admin). With LINER_ANALYTICS=bigquery it makes BIGQUERY_DATASET and its tables
+    and adds columns that are new (roles/bigquery.dataEditor, roles/bigquery.user). With either,
+    Pub/Sub is left alone unless LINER_QUEUE=pubsub.
     Exit codes: 0 everything is there, 1 something is not (dry run), 2 it cannot be done.
     """
     from liner_server.errors import LinerError

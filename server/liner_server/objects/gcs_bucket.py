@@ -18,7 +18,7 @@ from google.auth import default as default_credentials
 from google.auth import exceptions as auth_exceptions
 from google.auth.credentials import AnonymousCredentials
 from google.auth.transport.requests import AuthorizedSession
-from google.cloud import storage
+from google.cloud import storage  # type: ignore[attr-defined]  # it has no types
 from google.cloud.storage.retry import DEFAULT_RETRY
 from liner.v1 import storage_pb2
 
