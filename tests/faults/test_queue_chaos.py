@@ -16,13 +16,13 @@ BROKEN = ("-m", "support.broken_server")
 @pytest.mark.timeout(300)
 async def test_whoever_is_killed_nothing_is_lost_or_stored_twice(tmp_path: Path):
     """A night of deaths in a minute; the outside ledger is the judge."""
-    chaos = Chaos(messages=1500, kills=16, seed=11)
+    chaos = Chaos(messages=1000, kills=12, seed=11)
 
     await chaos.run(tmp_path)
 
     assert chaos.verdict.broken == chaos.verdict.lost == []
     assert chaos.verdict.doubled == chaos.verdict.both == []
-    assert (chaos.acknowledged, chaos.verdict.done) == (1500, 1500)
+    assert (chaos.acknowledged, chaos.verdict.done) == (1000, 1000)
     assert set(chaos.killed) == {"producer", "server", "worker"}
 
 

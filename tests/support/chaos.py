@@ -163,7 +163,7 @@ class Chaos:
                 left = any(p.ready + p.delayed + p.leased for p in stats.priorities)
                 return self._told() == self.messages and not left
 
-            await eventually(idle, within=1200)
+            await eventually(idle, within=3600)
             process.terminate()
             assert await process.wait() == 0
 
