@@ -66,7 +66,7 @@ def lane(
     retries: float = 1000.0,
     requests_a_minute: int | None = None,
     places: int = 100,
-    budget: Decimal | None = None,
+    budget: Decimal | DailyBudget | None = None,
     timeout: timedelta = timedelta(seconds=5),
     pack: int = 1,
 ) -> Lane:
@@ -78,7 +78,7 @@ def lane(
         places=Places(places),
         backoff=backoff,
         retries=RetryBudget(reserve=retries),
-        budget=DailyBudget(budget),
+        budget=budget if isinstance(budget, DailyBudget) else DailyBudget(budget),
         timeout=timeout,
         pack=pack,
     )
@@ -531,6 +531,32 @@ async def test_a_shadow_is_asked_and_never_heard() -> None:
 
     assert found.answered == ["qwen2"]
     assert not over.plan(model="", unit=in_arm(experiment, TREATMENT)).is_experimental
+
+
+@pytest.mark.parametrize(("spent", "asked"), [("0.49", 1), ("0.50", 0)])
+async def test_a_shadow_leaves_half_of_the_days_money_alone(spent: str, asked: int) -> None:
+    """Nobody reads what it says: it must not cost an answer that somebody waits for."""
+    experiment = Experiment(name="e", provider="experimental", shadow=True)
+    purse = DailyBudget(Decimal(1))
+    purse.spend(Decimal(spent))
+    first = ActingModel("qwen2", lambda _: says("qwen2", genre="x", language="y"))
+    tried = ActingModel("experimental", lambda _: says("experimental", genre="z"))
+    over = router(
+        lane(first, budget=purse),
+        None,
+        lane(tried, "experimental", budget=purse),
+        experiment=experiment,
+        use_experimental=True,
+    )
+
+    found = await routed(over, unit=in_arm(experiment, TREATMENT))
+    # Whoever was asked has been by the time that everybody waiting had a turn.
+    for _ in range(20):
+        await asyncio.sleep(0)
+    await over.close()
+
+    assert found.answered == ["qwen2"]
+    assert len(tried.asked) == asked
 
 
 async def test_without_models_nothing_is_asked() -> None:

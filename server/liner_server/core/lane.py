@@ -113,6 +113,11 @@ class Lane:
         return not self._guard.budget.allows(Decimal(0))
 
     @property
+    def spent_share(self) -> float:
+        """Part of today's money that is gone; 0 without a budget."""
+        return self._guard.budget.spent_share
+
+    @property
     def trouble(self) -> str:
         """Why it is not asked now, or what it cannot do; empty when all is well."""
         if self.spent:

@@ -43,6 +43,9 @@ class Open(Protocol):
 Assign = Callable[[str], Assignment | None]
 """Draws a track for an experiment; None: it takes part in none."""
 
+_SHADOWS_SHARE = 0.5
+"""Part of the day's budget, spent by whomever, after which nobody is asked in the shadow."""
+
 Excerpts = Callable[[], Awaitable[Sequence[bytes]]]
 """Makes the audio that a model which hears is sent."""
 
@@ -238,9 +241,14 @@ class Router:
         await asyncio.gather(*self._shadows, return_exceptions=True)
 
     def _ask_in_the_shadow(self, lane: Lane, question: Question, fields: frozenset[str]) -> None:
-        """Ask besides; when as many as allowed are asked already, this track is left out."""
+        """Ask besides; when as many as allowed are asked already, this track is left out.
+
+        So it is when half of the day's money is gone: what is left is for answers that are used.
+        """
         wanted = _answerable(lane, question, fields)
-        if not wanted or len(self._shadows) >= self._most_shadows or lane.spent:
+        if not wanted or len(self._shadows) >= self._most_shadows:
+            return
+        if lane.spent or lane.spent_share >= _SHADOWS_SHARE:
             return
         # Its own time: the caller's may be too short, and nobody waits for it.
         until = asyncio.get_running_loop().time() + 60
