@@ -271,4 +271,7 @@ def models_table(answer: enrichment_pb2.ListModelsResponse) -> RenderableType:
         f"{field.name.upper()} {'on' if getattr(answer.flags, field.name) else 'off'}"
         for field in answer.flags.DESCRIPTOR.fields
     )
-    return Group(table, Text(), Text(flags, "dim"))
+    lines = [Text(flags, "dim")]
+    if answer.flags_problem:
+        lines.append(Text(plain(answer.flags_problem, longest=400), "red"))
+    return Group(table, Text(), *lines)

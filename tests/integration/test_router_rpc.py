@@ -329,6 +329,14 @@ async def test_the_flags_file_switches_the_fallback_while_the_server_runs(tmp_pa
 
         await eventually(off)
         after = await stubs.enrichment.EnrichMetadata(request_for("genre", skip_cache=True))
+        flags.write_text('{"USE_OPENAI_FALLBACK": tru')
+
+        async def told() -> bool:
+            listed = await stubs.enrichment.ListModels(enrichment_pb2.ListModelsRequest())
+            assert not listed.flags.use_openai_fallback, "the last good file stays in force"
+            return "not JSON" in listed.flags_problem
+
+        await eventually(told)
 
     assert before.processing.fallback_used
     assert not after.processing.fallback_used

@@ -536,7 +536,7 @@ async def test_a_shadow_is_asked_and_never_heard() -> None:
 @pytest.mark.parametrize(("spent", "asked"), [("0.49", 1), ("0.50", 0)])
 async def test_a_shadow_leaves_half_of_the_days_money_alone(spent: str, asked: int) -> None:
     """Nobody reads what it says: it must not cost an answer that somebody waits for."""
-    experiment = Experiment(name="e", provider="experimental", shadow=True)
+    experiment = Experiment(name="e", shadow=True)
     purse = DailyBudget(Decimal(1))
     purse.spend(Decimal(spent))
     first = ActingModel("qwen2", lambda _: says("qwen2", genre="x", language="y"))

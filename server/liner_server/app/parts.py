@@ -62,6 +62,7 @@ class Parts:
     pubsub: "PubSubQueue | None"
     """The queue, where it is one on Pub/Sub."""
     flags: Callable[[], enrichment_pb2.FeatureFlags]
+    flags_problem: Callable[[], str]
     enricher: Enricher
     analytics: Analytics
 
@@ -93,7 +94,7 @@ async def open_parts(settings: Settings, stack: AsyncExitStack, *, serves: bool)
             limits=Limits(max_duration=timedelta(seconds=settings.max_audio_seconds)),
         )
     )
-    flags = await _flags(settings, stack)
+    flags, flags_problem = await _flags(settings, stack)
     calibration = _calibration(settings)
     lanes = await _lanes(settings, stack, calibration, telemetry)
     analytics = await open_analytics(settings, stack, lanes, telemetry)
@@ -132,6 +133,7 @@ async def open_parts(settings: Settings, stack: AsyncExitStack, *, serves: bool)
         queue=queue,
         pubsub=pubsub,
         flags=flags,
+        flags_problem=flags_problem,
         enricher=enricher,
         analytics=analytics,
     )
@@ -179,17 +181,17 @@ async def open_results(settings: Settings, objects: ObjectStore) -> AsyncIterato
 
 async def _flags(
     settings: Settings, stack: AsyncExitStack
-) -> Callable[[], enrichment_pb2.FeatureFlags]:
-    """Return what tells the flags in force now."""
+) -> tuple[Callable[[], enrichment_pb2.FeatureFlags], Callable[[], str]]:
+    """Return what tells the flags in force now, and what is wrong with their file."""
     stated = enrichment_pb2.FeatureFlags(
         enable_experimental_model=settings.enable_experimental_model,
         use_openai_fallback=settings.use_openai_fallback,
         enable_batch_processing=settings.enable_batch_processing,
     )
     if settings.flags_file is None:
-        return lambda: stated
+        return lambda: stated, str
     watched = await stack.enter_async_context(FlagsFile(settings.flags_file, stated))
-    return lambda: watched.current
+    return lambda: watched.current, lambda: watched.problem
 
 
 async def _lanes(

@@ -120,6 +120,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 batches=batches,
                 telemetry=telemetry,
                 flags=parts.flags,
+                flags_problem=parts.flags_problem,
                 results=ResultsDesk(parts.results, parts.queue, parts.analytics.buffer),
                 submits=SubmitDesk(
                     queue=parts.queue,

@@ -32,6 +32,7 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
         batches: BatchRunner,
         telemetry: Telemetry,
         flags: Callable[[], enrichment_pb2.FeatureFlags],
+        flags_problem: Callable[[], str],
         results: ResultsDesk,
         submits: SubmitDesk,
         max_in_flight: int,
@@ -40,6 +41,7 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
         self._batches = batches
         self._telemetry = telemetry
         self._flags = flags
+        self._flags_problem = flags_problem
         self._results = results
         self._submits = submits
         self._free = max_in_flight
@@ -104,7 +106,9 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
         self, request: enrichment_pb2.ListModelsRequest, context: _Context
     ) -> enrichment_pb2.ListModelsResponse:
         """List the configured models and the flags in force."""
-        response = enrichment_pb2.ListModelsResponse(flags=self._flags())
+        response = enrichment_pb2.ListModelsResponse(
+            flags=self._flags(), flags_problem=self._flags_problem()
+        )
         for lane in self._enricher.lanes:
             response.models.add(
                 name=lane.name,
