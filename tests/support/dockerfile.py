@@ -72,6 +72,7 @@ def build(source: Path, folder: Path, python: Path) -> Image:
                 environment = {
                     **os.environ,
                     **{k: os.path.expandvars(v) for k, v in image.env.items()},
+                    "PIP_QUIET": "1",
                     "PATH": f"{tools}:{root}/opt/liner/bin:{os.environ['PATH']}",
                 }
                 subprocess.run(["sh", "-ec", line], cwd=workdir, env=environment, check=True)
