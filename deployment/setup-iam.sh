@@ -81,7 +81,7 @@ bucket "$server" roles/storage.objectUser
 run gcloud iam service-accounts add-iam-policy-binding "$server" --project "$PROJECT" \
   --member "serviceAccount:$server" --role roles/iam.serviceAccountTokenCreator
 dataset "$server" roles/bigquery.dataEditor
-# Reports are queries, which are jobs of the project.
+# Reports and guardrails are queries, which are jobs of the project.
 run gcloud projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$server" \
   --role roles/bigquery.jobUser --condition None
 secret "$server" liner-tokens liner-openai-api-key
@@ -95,6 +95,9 @@ run gcloud projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$
   --role roles/pubsub.viewer --condition None
 bucket "$worker" roles/storage.objectUser
 dataset "$worker" roles/bigquery.dataEditor
+# Guardrails of experiments are looked at in every process.
+run gcloud projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$worker" \
+  --role roles/bigquery.jobUser --condition None
 secret "$worker" liner-tokens liner-openai-api-key
 
 # -- Retention: lists and deletes objects, nothing else ---------------------------------------------

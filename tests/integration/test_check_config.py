@@ -6,6 +6,9 @@ import os
 import sys
 from pathlib import Path
 
+from liner_server.analytics.bigquery import Place
+from liner_server.analytics.bigquery_setup import set_up
+from support.bigquery_fake import fake_bigquery
 from support.fake_gcs import shared_gcs
 from support.pubsub_emulator import create, fresh_names, shared_emulator
 from support.scripted_model import Reply, refuses, scripted_model
@@ -149,6 +152,25 @@ async def test_a_bucket_is_looked_at_and_nothing_cleared(tmp_path: Path) -> None
     assert (gone, missing["objects"]["works"]) == (1, "FAILS")
     assert "not-there" in missing["objects"]["detail"]
     assert (tmp_path / "scratch" / "object-of-a-running-server").exists()
+
+
+async def test_tables_in_bigquery_are_looked_for(tmp_path: Path) -> None:
+    """Rows of a table that is not there would wait on the disk for ever."""
+    with fake_bigquery() as (_, address):
+        settings = {
+            "LINER_ANALYTICS": "bigquery",
+            "GOOGLE_CLOUD_PROJECT": "p",
+            "BIGQUERY_DATASET": "ai_metrics",
+            "BIGQUERY_EMULATOR_HOST": address,
+        }
+        before, missing, _ = await check(tmp_path, **settings)
+        async for _ in set_up(Place(project="p", dataset="ai_metrics", emulator=address)):
+            pass
+        after, there, _ = await check(tmp_path, **settings)
+
+    assert (before, missing["analytics"]["works"]) == (1, "FAILS")
+    assert missing["analytics"]["todo"] == "liner-server setup-cloud"
+    assert (after, there["analytics"]["works"]) == (0, "works")
 
 
 async def test_files_that_are_wrong_are_named(tmp_path: Path) -> None:

@@ -19,13 +19,17 @@ from pathlib import Path
 
 from liner.v1 import enrichment_pb2
 
+from liner_server.app.analytics import place
 from liner_server.app.cloud import names
 from liner_server.app.storage import gcs
 from liner_server.core.calibration import Calibration
 from liner_server.errors import LinerError
+from liner_server.experiments_file import ExperimentsFileError
+from liner_server.experiments_file import read as read_experiments
 from liner_server.flags import FlagsFileError, parse_flags
 from liner_server.rpc.identity import TokenAuthenticator
 from liner_server.settings import (
+    AnalyticsBackend,
     ObjectsBackend,
     QueueBackend,
     ResultsBackend,
@@ -270,6 +274,35 @@ async def _objects(settings: Settings) -> Finding:
     return Finding(detail=f"{where}: bucket {settings.gcs_bucket} can be listed")
 
 
+async def _analytics(settings: Settings) -> Finding:
+    if settings.analytics is AnalyticsBackend.OFF:
+        return Finding(works=Works.OFF, detail="LINER_ANALYTICS=off; experiments have no reports")
+    if settings.analytics is AnalyticsBackend.SQLITE:
+        return await _database(settings.data_dir / "analytics.sqlite")
+    from liner_server.analytics.bigquery_setup import set_up
+
+    parts = [part async for part in set_up(place(settings), dry_run=True)]
+    if lacking := [part.path for part in parts if part.state != "exists"]:
+        return Finding(
+            works=Works.NO,
+            detail=f"missing, or without a column: {', '.join(lacking)}",
+            todo="liner-server setup-cloud",
+        )
+    where = settings.bigquery_emulator_host or "BigQuery"
+    return Finding(detail=f"{where}: all tables of {settings.bigquery_dataset}")
+
+
+async def _experiments(settings: Settings) -> Finding:
+    path = settings.experiments_file
+    if path is None:
+        return Finding(works=Works.OFF, detail="LINER_EXPERIMENTS_FILE is not set")
+    try:
+        found = await asyncio.to_thread(read_experiments, path)
+    except ExperimentsFileError as error:
+        return Finding(works=Works.NO, detail=f"{path}: {error}", todo="mend the file")
+    return Finding(detail=f"{path}: {', '.join(experiment.name for experiment in found)}")
+
+
 async def _database(path: Path) -> Finding:
     return await asyncio.to_thread(_sound, path, time.monotonic() + 2)
 
@@ -341,9 +374,11 @@ PROBES: tuple[tuple[str, Probe], ...] = (
     ("queue", _queue),
     ("results", _results),
     ("objects", _objects),
+    ("analytics", _analytics),
     ("qwen2", _model("qwen2", "QWEN2_ENDPOINT is not set; what is measured is the answer")),
     ("openai", _model("openai", "OPENAI_API_KEY is not set; there is no fallback")),
     ("experimental", _model("experimental", "LINER_EXPERIMENTAL_ENDPOINT is not set")),
+    ("experiments", _experiments),
     ("calibration", _calibration),
     ("flags", _flags),
     ("traces", _traces),
