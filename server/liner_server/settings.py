@@ -4,6 +4,7 @@ A wrong value stops the start with a message that names the variable and what it
 """
 
 import ipaddress
+import os
 import re
 from enum import StrEnum
 from pathlib import Path
@@ -477,6 +478,15 @@ class Settings(BaseSettings):
     def grpc_bind(self) -> str:
         """Address the gRPC server binds, Cloud Run's PORT taken into account."""
         return f"0.0.0.0:{self.port}" if self.port else self.grpc_address
+
+
+def silence_grpc() -> None:
+    """Let gRPC's core write no lines of its own, unless GRPC_VERBOSITY asks for them.
+
+    It writes what peers send, line breaks included: anybody who reaches the port could forge log
+    lines. Works only before grpc is imported.
+    """
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def is_loopback(address: str) -> bool:

@@ -88,6 +88,11 @@ def traced(tracer: Tracer) -> Iterator[None]:
         _tracer = before
 
 
+def is_on() -> bool:
+    """Whether anything is traced."""
+    return _tracer is not None
+
+
 def begin(
     name: str,
     kind: Kind = Kind.INTERNAL,

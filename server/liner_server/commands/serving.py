@@ -19,8 +19,9 @@ def serve() -> None:
     setting cannot be used, 1 anything else.
     """
     # Heavy imports wait until here, so that --help and wrong settings answer at once.
-    from liner_server.settings import SettingsError, load
+    from liner_server.settings import SettingsError, load, silence_grpc
 
+    silence_grpc()
     try:
         settings = load()
     except SettingsError as error:
@@ -47,8 +48,9 @@ def worker() -> None:
     nothing else. Exit codes: 0 stopped as asked, 2 it cannot start, 1 anything
     else.
     """
-    from liner_server.settings import SettingsError, load
+    from liner_server.settings import SettingsError, load, silence_grpc
 
+    silence_grpc()
     try:
         settings = load()
     except SettingsError as error:

@@ -257,7 +257,7 @@ class _Call:
         span = tracing.begin(
             self._method[1:],
             tracing.Kind.SERVER,
-            carrier=_carried(context),
+            carrier=_carried(context) if tracing.is_on() else {},
             attributes={"rpc.system": "grpc"},
         )
         return _Ongoing(time.perf_counter(), span)
