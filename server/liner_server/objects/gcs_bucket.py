@@ -120,6 +120,7 @@ class Bucket:
                 self._project = self._project or found
             session_credentials = self.credentials
         self._session = AuthorizedSession(session_credentials)  # type: ignore[no-untyped-call]
+        self._session.hooks["response"].append(_check_headers)
         adapter = requests.adapters.HTTPAdapter(pool_maxsize=_CONNECTIONS)
         self._session.mount("https://", adapter)
         self._session.mount("http://", adapter)
@@ -333,6 +334,22 @@ class Bucket:
         if crc32c is not None and stored.crc32c != crc32c:
             raise DataLossError("Cloud Storage has other bytes than were sent", reason="CHECKSUM")
         return stored
+
+
+def _check_headers(response: requests.Response, **_: object) -> None:
+    """Pass if an answer has all its headers.
+
+    Where a connection breaks in mid-header, Python's HTTP client takes those that came for all.
+
+    Raises:
+        requests.ConnectionError: it has not; Google's client tries again.
+
+    """
+    if response.status_code in (204, 304):
+        return
+    if not {"content-length", "transfer-encoding"} & {name.lower() for name in response.headers}:
+        response.close()
+        raise requests.ConnectionError("the answer broke off in its headers")
 
 
 def _facts(blob: Any) -> storage_pb2.StoredObject:
