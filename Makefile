@@ -115,8 +115,8 @@ generate: $(STAMP) ## Write generated/ from protos/
 	@$(IN_VENV) buf generate
 	@touch generated/liner/py.typed
 
-bench: $(STAMP) ## Measure and print the figures of docs/performance.md; MODELS=1: only routing
-	@$(BIN)/python -m pytest tests/performance$(if $(MODELS),/bench_models.py) -o python_files='bench_*.py' -o timeout=900 -q -s
+bench: $(STAMP) ## Measure and print the figures of docs/performance.md; MODELS=1, STORAGE=1: only these
+	@$(BIN)/python -m pytest tests/performance$(if $(MODELS),/bench_models.py)$(if $(STORAGE),/bench_storage.py) -o python_files='bench_*.py' -o timeout=900 -q -s
 
 chaos: $(STAMP) ## Kill producers, workers and servers, count what is lost; MESSAGES=100000 KILLS=300
 	@CHAOS_MESSAGES=$(or $(MESSAGES),100000) CHAOS_KILLS=$(or $(KILLS),300) CHAOS_SEED=$(or $(SEED),1) \

@@ -45,6 +45,7 @@ from liner_server.ports import Grant
 _T = TypeVar("_T")
 _KEEP_UPLOADS = timedelta(days=1)
 _THREADS = 4
+_FLUSHES = 2
 _SPARE_BYTES = 32 << 20
 
 
@@ -64,6 +65,7 @@ class LocalObjectStore:
         self._max_bytes = max_object_bytes
         self._spare_bytes = spare_bytes
         self._files = ThreadPoolExecutor(_THREADS, thread_name_prefix="objects")
+        self._flushes = ThreadPoolExecutor(_FLUSHES, thread_name_prefix="objects-flush")
         # One thread owns the index: every change of it is in order.
         self._owner = ThreadPoolExecutor(1, thread_name_prefix="objects-index")
         self._index: Index
@@ -74,6 +76,7 @@ class LocalObjectStore:
         try:
             self._index = await self._in(self._owner, self._start)
         except BaseException:
+            self._flushes.shutdown()
             self._files.shutdown()
             self._owner.shutdown()
             raise
@@ -81,6 +84,7 @@ class LocalObjectStore:
 
     async def __aexit__(self, *_: object) -> None:
         await self._in(self._owner, self._index.close)
+        self._flushes.shutdown()
         self._files.shutdown()
         self._owner.shutdown()
         self._lock.close()
@@ -331,6 +335,10 @@ class LocalObjectStore:
     async def in_files(self, work: Callable[..., _T], *arguments: object) -> _T:
         """Run blocking file work in a thread."""
         return await self._in(self._files, work, *arguments)
+
+    async def in_flushes(self, work: Callable[..., _T], *arguments: object) -> _T:
+        """Run work that waits for the disk, in a thread that nobody else waits for."""
+        return await self._in(self._flushes, work, *arguments)
 
     async def in_owner(self, work: Callable[..., _T], *arguments: object) -> _T:
         """Run work on the index in its thread."""

@@ -21,6 +21,11 @@ from liner_server.errors import (
 
 _T = TypeVar("_T")
 _HASH_CHUNK = 1 << 20
+_FLUSH_BYTES = 16 << 20
+"""Bytes that are brought to the disk while more come, so that little is left to do at the end."""
+
+_CACHED_BYTES = 128 << 20
+"""Larger objects are not kept in memory: a file that is listened to next is smaller."""
 
 
 class UploadHome(Protocol):
@@ -36,6 +41,9 @@ class UploadHome(Protocol):
 
     async def in_files(self, work: Callable[..., _T], *arguments: object) -> _T:
         """Run blocking file work in a thread."""
+
+    async def in_flushes(self, work: Callable[..., _T], *arguments: object) -> _T:
+        """Run work that waits for the disk, in a thread that nobody else waits for."""
 
     async def in_owner(self, work: Callable[..., _T], *arguments: object) -> _T:
         """Run work on the index in its thread."""
@@ -57,6 +65,8 @@ class LocalUpload:
         self._committed = False
         self._spoiled = False
         self._writing: asyncio.Task[None] | None = None
+        self._flushing: asyncio.Task[None] | None = None
+        self._flushed = 0
         # A cancelled call leaves its thread at work: nothing is closed or removed under it.
         self._lock = threading.Lock()
         self._file = path.open("ab+", buffering=0)
@@ -81,10 +91,15 @@ class LocalUpload:
         await self._settle()
         self._writing = asyncio.create_task(self._store.in_files(self._append, data))
         self.offset = size
+        if self._written - self._flushed >= _FLUSH_BYTES:
+            await self._flushed_before()
+            self._flushing = asyncio.create_task(self._store.in_flushes(self._flush, self._written))
+            self._flushed = self._written
 
     async def commit(self, finish: storage_pb2.UploadFinish) -> storage_pb2.StoredObject:
         """Check, make durable, then visible; see the port."""
         await self._settle()
+        await self._flushed_before()
         self._check(finish)
         spec = self._spec
         stored = storage_pb2.StoredObject(
@@ -104,14 +119,28 @@ class LocalUpload:
 
     async def finish(self) -> None:
         """Write what was taken, then close."""
-        with contextlib.suppress(LinerError):
-            await self._settle()
+        for settled in (self._settle, self._flushed_before):
+            with contextlib.suppress(LinerError):
+                await settled()
         await self._store.in_files(self.close)
 
     async def _settle(self) -> None:
         """Wait for the write under way; once one has failed, every call says so."""
         if self._writing is not None:
             await asyncio.shield(self._writing)
+
+    async def _flushed_before(self) -> None:
+        """Wait for the flush under way: the system tells its failure once, so it must be heard."""
+        if self._flushing is not None:
+            await asyncio.shield(self._flushing)
+
+    def _flush(self, end: int) -> None:
+        # Without the lock: the next bytes are written meanwhile.
+        os.fdatasync(self._file.fileno())
+        if end >= _CACHED_BYTES:
+            # Whoever sends gigabytes shall not push everybody else's files out of memory; and pages
+            # that are used again cost a third of fresh ones.
+            os.posix_fadvise(self._file.fileno(), 0, end, os.POSIX_FADV_DONTNEED)
 
     def close(self) -> None:
         """Close the part file; keep it only if it may be resumed."""

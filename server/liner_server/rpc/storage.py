@@ -172,7 +172,9 @@ class StorageServicer(storage_pb2_grpc.StorageServiceServicer):
 
 
 async def _append(upload: Upload, chunk: storage_pb2.Chunk) -> None:
-    if len(chunk.data) > MAX_CHUNK_BYTES:
+    # Each look at the field is a copy of a megabyte.
+    data = chunk.data
+    if len(data) > MAX_CHUNK_BYTES:
         raise InvalidRequestError.of(
             "chunk.data", f"at most {MAX_CHUNK_BYTES} bytes a chunk", "CHUNK_TOO_LARGE"
         )
@@ -180,11 +182,11 @@ async def _append(upload: Upload, chunk: storage_pb2.Chunk) -> None:
         raise InvalidRequestError.of(
             "chunk.offset", f"{upload.offset} is next, not {chunk.offset}", "CHUNK_OUT_OF_ORDER"
         )
-    if chunk.HasField("crc32c") and chunk.crc32c != google_crc32c.value(chunk.data):
+    if chunk.HasField("crc32c") and chunk.crc32c != google_crc32c.value(data):
         raise DataLossError(
             f"the chunk at {chunk.offset} does not match its checksum", reason="CHECKSUM"
         )
-    await upload.append(chunk.data)
+    await upload.append(data)
 
 
 def _optional(request: storage_pb2.DownloadRequest | storage_pb2.DeleteRequest) -> int | None:
