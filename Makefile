@@ -50,7 +50,7 @@ $(STAMP): pyproject.toml $(LOCKS)
 demo: $(STAMP) ## Enrich eight made-up tracks through a real server; AUDIO=folder takes yours
 	@$(BIN)/liner demo $(if $(AUDIO),--audio "$(AUDIO)")
 
-demo-models: $(STAMP) ## Two stand-ins for models: one goes down half-way, the other takes over
+demo-models: $(STAMP) ## Stand-ins for models: one goes down half-way; then an A/B test with its page
 	@$(BIN)/liner demo --models
 
 run: $(STAMP) ## Run the server (gRPC 127.0.0.1:50051, HTTP 127.0.0.1:9090)

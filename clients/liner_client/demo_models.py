@@ -20,6 +20,7 @@ from rich.text import Text
 from liner_client import render
 from liner_client.client import LinerClient
 from liner_client.demo_checks import Check
+from liner_client.demo_experiment import run_experiment
 from liner_client.demo_server import Started, check_stop, serving, started, step, verdict
 
 _QWEN2, _OPENAI = "Qwen/Qwen2-Audio-7B-Instruct", "gpt-4.1-mini"
@@ -89,7 +90,14 @@ async def run_models_demo(*, keep: Path | None) -> int:
                 screen.print(run.cost_line())
                 screen.print()
                 screen.print(render.models_table(models))
-        checks = [*run.checks(), _check_models(models), check_stop(server)]
+        # Beside the data of a server that was started by hand, where git looks away.
+        out = (keep or Path(".liner")) / "experiment.html"
+        checks = [
+            *run.checks(),
+            _check_models(models),
+            check_stop(server),
+            *await run_experiment(folder, screen, out),
+        ]
         verdict(screen, checks, time.monotonic() - began, what="what")
         return 0 if all(check.good for check in checks) else 1
 

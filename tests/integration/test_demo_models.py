@@ -17,4 +17,4 @@ async def test_the_demo_of_models_ends_with_everything_as_expected(
     assert shown.index("qwen2; language openai") < shown.index("qwen2 is taken down")
     assert shown.count("a stand-in, no model") == 2
     assert "48 tracks:" in shown
-    assert "all 8 as expected" in shown
+    assert "all 12 as expected" in shown
