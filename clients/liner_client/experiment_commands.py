@@ -17,7 +17,7 @@ from rich.text import Text
 
 from liner_client import render
 from liner_client.client import LinerClient
-from liner_client.experiment_page import page
+from liner_client.experiment_page import page, usd
 from liner_client.output import OutputForm
 from liner_client.records import word
 from liner_client.results_commands import Command
@@ -218,7 +218,7 @@ def _variants(found: experiment_pb2.GetReportResponse) -> Table:
                 for v in found.variants
             ],
         ),
-        ("cost a track", [f"${v.cost_usd_per_track:.5f}" for v in found.variants]),
+        ("cost a track", [usd(v.cost_usd_per_track) for v in found.variants]),
         ("fallback", [f"{100 * v.fallback_rate:.1f} %" for v in found.variants]),
     ]
     for name, cells in rows:
@@ -254,7 +254,7 @@ def amount(metric: str, value: float) -> str:
         case "latency":
             return f"{value:+.3f} s"
         case "cost":
-            return f"{'-' if value < 0 else '+'}${abs(value):.5f}"
+            return f"{'-' if value < 0 else '+'}{usd(value)}"
         case "confidence":
             return f"{value:+.4f}"
     return f"{100 * value:+.1f} pt"

@@ -4,6 +4,7 @@ Colours come in light and dark; every plot has its numbers in a table or a label
 that colour is never the only way to tell variants apart.
 """
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
@@ -49,7 +50,8 @@ min-width:0}
 .scroll{overflow-x:auto}
 table{border-collapse:collapse;width:100%;font-variant-numeric:tabular-nums}
 th,td{text-align:right;padding:5px 10px;border-bottom:1px solid var(--line);white-space:nowrap}
-th:first-child,td:first-child{text-align:left;padding-left:0}
+th:first-child,td:first-child{text-align:left;padding-left:0;white-space:normal}
+@media(max-width:600px){table{font-size:13px}th,td{padding:5px 6px;white-space:normal}}
 tr:last-child td{border-bottom:0}
 th{font-weight:600}
 i.key{display:inline-block;width:11px;height:11px;border-radius:2px;margin-right:6px}
@@ -155,7 +157,7 @@ def _variants(report: _Report, colours: dict[str, str]) -> str:
         ),
         ("Mean confidence", lambda v: f"{v.mean_confidence:.3f}"),
         ("Time p50 / p95 / p99, s", seconds),
-        ("Cost a track", lambda v: f"${v.cost_usd_per_track:.5f}"),
+        ("Cost a track", lambda v: usd(v.cost_usd_per_track)),
         ("Answered by the fallback", lambda v: f"{100 * v.fallback_rate:.1f} %"),
     ]
     rows = "".join(
@@ -191,7 +193,7 @@ def _amount(metric: str, value: float) -> str:
         case "latency":
             return f"{value:+.3f} s"
         case "cost":
-            return f"{'&minus;' if value < 0 else '+'}${abs(value):.5f}"
+            return f"{'&minus;' if value < 0 else '+'}{usd(value)}"
         case "confidence":
             return f"{value:+.4f}"
     return f"{100 * value:+.1f} points"
@@ -278,7 +280,8 @@ def _trend(report: _Report, colours: dict[str, str]) -> str:
         f"Difference in {report.deciding_metric} over time with its interval",
     )
     for share in (-reach, -reach / 2, 0.0, reach / 2, reach):
-        plot.across(share, f"{100 * share:+.1f}", kind="zero" if share == 0 else "axis")
+        label = f"{100 * share:+.1f}" if share else "0"
+        plot.across(share, label, kind="axis" if share else "zero")
     for name in tried:
         points = [p for p in report.trend if p.difference.variant == name]
 
@@ -368,12 +371,19 @@ def _cost(report: _Report, colours: dict[str, str]) -> str:
             f'<rect x="110" y="{top}" width="{long:.1f}" height="26" rx="2"'
             f' fill="{colours[one.variant]}"/>'
             f'<text class="ink" x="{118 + long:.1f}" y="{top + 17}">'
-            f"${one.cost_usd_per_track:.5f}</text>"
+            f"{usd(one.cost_usd_per_track)}</text>"
         )
     return (
         f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="Cost a track by variant">'
         f"{''.join(rows)}</svg>"
     )
+
+
+def usd(value: float) -> str:
+    """Return an amount without its sign, in three digits that count: $0.0000124, $1.20."""
+    size = abs(value)
+    places = 2 if size >= 1 or not size else min(12, 2 - math.floor(math.log10(size)))
+    return f"${size:.{places}f}"
 
 
 def _short(name: str) -> str:

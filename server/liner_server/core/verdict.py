@@ -374,8 +374,8 @@ def _verdict(
 
 def _told(interval: Interval) -> str:
     return (
-        f"{100 * interval.estimate:+.1f} points, surely between "
-        f"{100 * interval.lower:+.1f} and {100 * interval.upper:+.1f}"
+        f"{100 * interval.estimate:+.1f} points "
+        f"(95 %: {100 * interval.lower:+.1f} to {100 * interval.upper:+.1f})"
     )
 
 
