@@ -122,8 +122,11 @@ class ObjectStore(Protocol):
     ) -> Sequence[storage_pb2.StoredObject]:
         """Delete these generations, and no others of the same names; return those deleted here.
 
-        Durable when it returns. One that is gone, replaced or held by the backend is passed over,
-        so of two who delete the same objects at once each object is returned to one.
+        Durable when it returns. One that is gone or replaced is passed over, so of two who delete
+        the same objects at once each object is returned to one.
+
+        Raises:
+            LinerError: none could be deleted, and why.
         """
 
     async def drop_uploads(self) -> int:

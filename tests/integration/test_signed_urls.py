@@ -176,6 +176,39 @@ async def test_what_the_url_does_not_allow_is_not_written(
     assert not list((service.folder / "objects" / "uploads").iterdir())
 
 
+async def test_a_full_disk_is_said_and_leaves_nothing(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    """507, as over gRPC RESOURCE_EXHAUSTED, and the URL still works when there is room again."""
+    url = await service.sign("x", WRITE)
+    real = os.fsync
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    refused = await service.ask("PUT", url, data=b"data")
+    monkeypatch.setattr(os, "fsync", real)
+
+    assert refused[:2] == (507, "DISK_FULL")
+    assert not list((service.folder / "objects" / "uploads").iterdir())
+    assert (await service.ask("PUT", url, data=b"data"))[0] == 200
+
+
+async def test_addresses_that_parsers_choke_on_are_refused(service: Service):
+    """Before anything is signed, anybody may send anything."""
+    host = service.address.encode()
+    for target in (
+        b"http://[x/objects/a?op=read&sig=1",
+        b"//[/objects/a?sig=",
+        b"/objects/a?kid=%ff&op=%zz&sig=\xc3\xa9",
+        b"/objects/" + b"a" * 7000 + b"?sig=" + b"0" * 64,
+        b"/objects/a?" + b"&" * 3000 + b"sig=1",
+        b"/objects/%00?op=read&kid=x&expires=9&sig=" + b"0" * 64,
+    ):
+        assert await service.raw("GET", target, host) in (400, 403, 404)
+
+
 async def test_a_body_without_a_length_is_refused(service: Service):
     """What has no length cannot be held to one before it is read."""
     url = await service.sign("x", WRITE)

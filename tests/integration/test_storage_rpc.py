@@ -91,6 +91,7 @@ BROKEN: list[tuple[str, list[Request], grpc.StatusCode, str]] = [
     ("a negative size", [spec(size_bytes=-1), finish()], INVALID, "NUMBER_RANGE"),
     ("too much metadata", [spec(metadata={"k": "v" * 9000})], INVALID, "METADATA_TOO_LARGE"),
     ("a hidden line", [spec(metadata={"k": "a\r\nb"})], INVALID, "CONTROL_CHARACTER"),
+    ("a forged digest", [spec(metadata={"Liner-sha256": "0"})], INVALID, "METADATA_RESERVED"),
     ("a line in an id", [spec(upload_id="a\n"), finish()], INVALID, "UPLOAD_ID_FORMAT"),
     ("a long request id", [spec(request_id="r" * 129)], INVALID, "TEXT_TOO_LONG"),
     ("a broken time", [spec(custom_time={"nanos": -1})], INVALID, "TIME_RANGE"),

@@ -102,7 +102,9 @@ class StoredObject(_message.Message):
 
     @_builtins.property
     def metadata(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """The caller's own pairs; at most 32, together at most 8 KiB."""
+        """The caller's own pairs; at most 32, together at most 8 KiB. No key begins with "liner-".
+        "tier", "retention-days" and "legal-hold" are read by clean-ups.
+        """
 
     def __init__(
         self,

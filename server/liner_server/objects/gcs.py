@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import structlog
 from liner.v1 import storage_pb2
 
 from liner_server.errors import (
     ConflictError,
-    FailedPreconditionError,
     NotFoundError,
     OutOfRangeError,
     ResourceExhaustedError,
@@ -32,6 +32,7 @@ from liner_server.objects.gcs_uploads import Uploads, key_of
 from liner_server.objects.local_disk import disk_error
 from liner_server.objects.names import check_generation, check_name
 
+_log = structlog.get_logger()
 _T = TypeVar("_T")
 _THREADS = 16
 _TRIES = 4
@@ -67,7 +68,8 @@ class GcsObjectStore:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._threads.shutdown()
+        # Calls that nobody waits for any more end by their own timeouts.
+        await asyncio.to_thread(self._threads.shutdown)
         self.bucket.close()
 
     async def blocking(self, work: Callable[..., _T], *arguments: object) -> _T:
@@ -181,7 +183,7 @@ class GcsObjectStore:
                 if self.bucket.stat(stored.object_name).generation != stored.generation:
                     return False
                 self.bucket.delete(stored.object_name, stored.generation)
-            except (NotFoundError, ConflictError, FailedPreconditionError):
+            except (NotFoundError, ConflictError):
                 return False
             return True
 
@@ -192,7 +194,9 @@ class GcsObjectStore:
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if failures and not deleted:
             raise failures[0]
-        # Else what was deleted is told, and the rest is still there for the next time.
+        if failures:
+            # What was deleted must be told; the rest is still there for the next time.
+            _log.warning("objects were not deleted", count=len(failures), error=str(failures[0]))
         return deleted
 
     async def drop_uploads(self) -> int:

@@ -10,6 +10,9 @@ from liner_server.rpc.identity import LOCAL
 
 _MAX_METADATA_BYTES = 8 << 10
 _MAX_METADATA = 32
+_RESERVED = "liner-"
+"""Cloud Storage keeps what we know of an object among its pairs."""
+
 _UPLOAD_ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HEADER_TEXT = re.compile(r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")
@@ -89,6 +92,12 @@ def check_spec(spec: storage_pb2.UploadSpec) -> None:
         ) from error
     if spec.size_bytes < 0 or spec.if_generation_match < 0:
         raise InvalidRequestError.of("spec", "numbers must not be negative", "NUMBER_RANGE")
+    if any(key.lower().startswith(_RESERVED) for key in spec.metadata):
+        raise InvalidRequestError.of(
+            "spec.metadata",
+            f"keys that begin with {_RESERVED} are the server's",
+            "METADATA_RESERVED",
+        )
     size = sum(len(key.encode()) + len(value.encode()) for key, value in spec.metadata.items())
     if len(spec.metadata) > _MAX_METADATA or size > _MAX_METADATA_BYTES:
         raise InvalidRequestError.of(
