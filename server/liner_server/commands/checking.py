@@ -26,8 +26,9 @@ def check_config(
     model that hears is sent two words and some silence, others are only asked for their list.
     Exit codes: 0 nothing fails, 1 something does, 2 the settings cannot be used.
     """
-    from liner_server.settings import SettingsError, load
+    from liner_server.settings import SettingsError, load, silence_grpc
 
+    silence_grpc()
     if output not in ("table", "json"):
         stop(f"liner-server check-config: --output is table or json, not {output[:20]!r}")
     try:
