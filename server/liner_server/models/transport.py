@@ -75,8 +75,7 @@ class CappedClient(openai.DefaultAioHttpClient):
         target, headers = _parsed(url), dict(self._said)
         body = content or b""
         if body:
-            headers["content-type"] = "application/json"
-        headers["content-length"] = str(len(body))
+            headers |= {"content-type": "application/json", "content-length": str(len(body))}
         headers["host"] = target.netloc.decode("ascii")
         stream = httpx2.ByteStream(body)
         request = httpx2.Request(
