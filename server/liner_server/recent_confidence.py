@@ -11,14 +11,17 @@ _SLOT_SECONDS = 5.0
 _MINUTE = 60.0
 _ENOUGH = 10
 _ENOUGH_WITHIN = 300.0
+_FEW_SHOWN = 10.0
+"""Less than the 15 s between two scrapes, so that a lone answer is seen once at most."""
 
 
 class RecentConfidence(Collector):
     """Exports `ai_confidence_score{model}`: the mean confidence of the last minute's answers.
 
     A model has no series while it answers nothing, so a low value does not outlive the answers it
-    came from, and none before it gave ten answers in five minutes: an alert on the average of the
-    gauge holds for five minutes after its last sample, so a single doubtful track would raise it.
+    came from: it goes a minute after the last of them. Where there were fewer than ten in five
+    minutes it goes after ten seconds. An alert on the average of the gauge holds for five minutes
+    after its last sample, so a single doubtful track that is scraped twice would raise it.
     The average of the gauge over five minutes is then what its name says, a minute with many
     answers counting as much as one with few. Times are kept to five seconds; the memory of a
     model is bounded. Threads may add and collect at the same time.
@@ -46,16 +49,16 @@ class RecentConfidence(Collector):
         """Yield the gauge as of now."""
         family = GaugeMetricFamily(
             "ai_confidence_score",
-            "Mean confidence of a model's answers of the last minute; absent with fewer than ten"
-            " in five minutes",
+            "Mean confidence of a model's answers of the last minute; absent while it answers nothing",
             labels=("model",),
         )
-        recent = self._clock() - _MINUTE
+        now = self._clock()
         with self._lock:
             for model, slots in self._slots.items():
                 self._forget(slots)
-                newest = [slot for slot in slots if slot[0] > recent]
-                if newest and sum(slot[2] for slot in slots) >= _ENOUGH:
+                newest = [slot for slot in slots if slot[0] > now - _MINUTE]
+                enough = sum(slot[2] for slot in slots) >= _ENOUGH
+                if newest and (enough or newest[-1][0] > now - _FEW_SHOWN):
                     mean = sum(slot[1] for slot in newest) / sum(slot[2] for slot in newest)
                     family.add_metric([model], mean)
         yield family

@@ -51,19 +51,23 @@ def test_an_idle_model_has_no_series(confidence: RecentConfidence, clock: Manual
     assert _shown(confidence) is None
 
 
-def test_a_handful_of_answers_is_not_shown(
+def test_a_handful_of_answers_is_shown_for_less_than_two_scrapes(
     confidence: RecentConfidence, clock: ManualClock
 ) -> None:
-    """One doubtful track in a quiet night is no reason to wake anybody."""
+    """Who asks once sees the answer's worth; in a quiet night it is no reason to wake anybody."""
     _answers(confidence, 9, 0.1)
-    assert _shown(confidence) is None
-
-    clock.advance(240)
-    _answers(confidence, 1, 0.1)
     assert _shown(confidence) == pytest.approx(0.1)
 
-    clock.advance(61)
+    clock.advance(11)
+    assert _shown(confidence) is None
+
+    _answers(confidence, 1, 0.3)
+    clock.advance(50)
+    assert _shown(confidence) == pytest.approx(0.3), "ten in five minutes are shown for a minute"
+
+    clock.advance(245)
     _answers(confidence, 1, 0.1)
+    clock.advance(11)
     assert _shown(confidence) is None, "the first nine are older than five minutes"
 
 
