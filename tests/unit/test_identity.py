@@ -115,3 +115,39 @@ def test_a_tokens_file_that_says_nothing_clear_stops_the_start(tmp_path: Path, t
 
     with pytest.raises(SettingsError, match="LINER_TOKENS_FILE"):
         TokenAuthenticator.from_file(path)
+
+
+@pytest.mark.parametrize("prefix", ["a", "/", "a//b/", "/a/", "../a/", "a/./", "a,b/", "", ".a/ /"])
+def test_what_is_no_folder_cannot_be_owned(tmp_path: Path, prefix):
+    """`a` would take in `ab`, and a comma would be two prefixes."""
+    with pytest.raises(ValueError, match="prefix"):
+        new_token("label", ["objects.read"], [prefix])
+
+
+def test_prefixes_come_from_the_file(tmp_path: Path):
+    """Owned by one, barred to others, shared by those who both name it."""
+    token_a, line_a = new_token("a", ["objects.read"], ["a/", "both/"])
+    token_b, line_b = new_token("b", ["objects.read"], ["both/"])
+    token_c, line_c = new_token("c", ["objects.read"])
+    path = tmp_path / "tokens"
+    path.write_text(f"{line_a}\n{line_b}\n{line_c}")
+    tokens = TokenAuthenticator.from_file(path)
+
+    may = {
+        name: [
+            p for p in ("a/x", "both/x", "c/x") if tokens.principal_of([f"Bearer {t}"]).may_use(p)
+        ]
+        for name, t in (("a", token_a), ("b", token_b), ("c", token_c))
+    }
+
+    assert may == {"a": ["a/x", "both/x"], "b": ["both/x"], "c": ["c/x"]}
+
+
+def test_a_line_with_a_wrong_prefix_stops_the_start(tmp_path: Path):
+    """A typing error must not open a catalogue to everybody."""
+    _, line = new_token("a", ["objects.read"])
+    path = tmp_path / "tokens"
+    path.write_text(f"{line} label-a\n")
+
+    with pytest.raises(SettingsError, match=r"line 1.*prefix"):
+        TokenAuthenticator.from_file(path)

@@ -206,7 +206,10 @@ def _barred(entry: _Entry, owned: Collection[str]) -> _Entry:
 
 def _is_prefix(prefix: str) -> bool:
     """Whether it may be owned: a folder's name, so that `a/` does not take in `ab`."""
-    folders = prefix.split("/")
+    *folders, last = prefix.split("/")
     return (
-        folders.pop() == "" and all(f.strip(". ") == f != "" for f in folders) and "," not in prefix
+        bool(folders)
+        and not last
+        and all(f.strip(". ") == f != "" for f in folders)
+        and "," not in prefix
     )
