@@ -10,7 +10,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+)
 from liner.v1 import queue_admin_pb2
 from liner_server.errors import ConflictError, FailedPreconditionError
 from liner_server.ports_queue import JobQueue, Lease
@@ -81,6 +87,12 @@ class QueueMachine(RuleBasedStateMachine):
         assert job_id not in self.model
         self.model[job_id] = Entry(priority=priority, due=self.clock.now)
 
+    @initialize(jobs=st.integers(2, 5))
+    def begin(self, jobs: int) -> None:
+        """Something is there to work on."""
+        for _ in range(jobs):
+            self.publish(MEDIUM, "a")
+
     @rule(wait=st.integers(1, 100))
     def publish_for_later(self, wait: int) -> None:
         """A new job is due later."""
@@ -103,9 +115,15 @@ class QueueMachine(RuleBasedStateMachine):
             assert lease.message.delivery_attempt == entry.delivered
         self.leases += leases
 
+    def chosen(self, number: int) -> Lease:
+        """Return a lease, three times out of four one that is still held if there is any."""
+        live = [lease for lease in self.leases if self.held(lease) is not None]
+        among = live if live and number % 4 else self.leases
+        return among[number % len(among)]
+
     def end(self, number: int, call: str, **options: object) -> Entry | None:
         """End a lease; return the message if that had an effect, else make sure it had none."""
-        lease = self.leases[number % len(self.leases)]
+        lease = self.chosen(number)
         entry = self.held(lease)
         work = getattr(self.queue, call)(lease, **options)
         if entry is None:
@@ -119,7 +137,7 @@ class QueueMachine(RuleBasedStateMachine):
     @rule(number=st.integers(0, 50))
     def ack(self, number: int) -> None:
         """A finished job is gone."""
-        lease = self.leases[number % len(self.leases)]
+        lease = self.chosen(number)
         if self.end(number, "ack") is not None:
             del self.model[lease.message.message_id]
 
@@ -190,12 +208,17 @@ class QueueMachine(RuleBasedStateMachine):
         self.runner.run(self.queue.retry(job_id))
         entry.due = min(entry.due, self.clock.now)
 
-    @rule()
-    def turn(self) -> None:
-        """Pause, or go on."""
-        self.paused = not self.paused
-        change = self.queue.pause(by="a", reason="") if self.paused else self.queue.resume()
-        assert self.runner.run(change).paused == self.paused
+    @rule(stay=st.integers(0, 3))
+    def turn(self, stay: int) -> None:
+        """Pause, seldom for more than a look, or go on: a paused queue shows little else."""
+        if not self.paused:
+            self.paused = True
+            assert self.runner.run(self.queue.pause(by="a", reason="")).paused
+            self.lease(5)
+            if not stay:
+                return
+        self.paused = False
+        assert not self.runner.run(self.queue.resume()).paused
 
     @rule(seconds=st.integers(1, 70))
     def wait(self, seconds: int) -> None:
@@ -228,8 +251,8 @@ class QueueMachine(RuleBasedStateMachine):
 # Every step commits to a disk, which on a busy machine takes its time.
 TestQueueMachine = pytest.mark.timeout(240)(QueueMachine.TestCase)
 TestQueueMachine.settings = settings(
-    max_examples=12,
-    stateful_step_count=30,
+    max_examples=25,
+    stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
@@ -259,8 +282,8 @@ class PubSubMachine(QueueMachine):
 # Every example makes topics and subscriptions of its own.
 TestPubSubMachine = pytest.mark.timeout(300)(PubSubMachine.TestCase)
 TestPubSubMachine.settings = settings(
-    max_examples=4,
-    stateful_step_count=20,
+    max_examples=6,
+    stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
