@@ -49,7 +49,7 @@ class RecentConfidence(Collector):
         """Yield the gauge as of now."""
         family = GaugeMetricFamily(
             "ai_confidence_score",
-            "Mean confidence of a model's answers of the last minute; absent while it answers nothing",
+            "Mean confidence of a model's answers of the last minute; absent while there are none",
             labels=("model",),
         )
         now = self._clock()
