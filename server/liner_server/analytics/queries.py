@@ -1,8 +1,9 @@
-"""The statements that both backends run, word for word.
+"""The statements that both backends run, in GoogleSQL.
 
-They keep to what GoogleSQL and SQLite share; UNIX_MICROS, DIV and LEAST are functions of BigQuery
-that the SQLite backend brings along. Parameters are @named in both. `{name}` stands for a table.
-Rows of the same `row_id` are one row: each statement begins with those of each id that came first.
+They keep to what SQLite has too, but for three functions that `for_sqlite` spells otherwise.
+Parameters are @named in both. `{name}` stands for a table. Rows of the same `row_id` are one row:
+each statement begins with the one that counts of each track, field or id. Columns are named, since
+what is selected is what BigQuery bills and SQLite sorts.
 """
 
 # ruff: noqa: S608 - only names and numbers of ours are put into the statements
@@ -33,7 +34,9 @@ _IN_WINDOW = (
 
 _FIRST_ROWS = f"""
 WITH ranked AS (
-  SELECT *, ROW_NUMBER() OVER (PARTITION BY track ORDER BY time, row_id) AS place
+  SELECT variant, time, success, confidence, processing_seconds, cost_usd, fallback_used,
+    checked_fields, agreed_fields,
+    ROW_NUMBER() OVER (PARTITION BY track ORDER BY time, row_id) AS place
   FROM {{{Table.EXPERIMENTS}}}
   WHERE {_IN_WINDOW} AND from_cache = FALSE
 ), firsts AS (SELECT * FROM ranked WHERE place = 1)"""
@@ -71,7 +74,8 @@ FROM firsts WHERE success GROUP BY variant, bin ORDER BY variant, bin"""
 
 ASSIGNED = f"""
 WITH ranked AS (
-  SELECT *, ROW_NUMBER() OVER (PARTITION BY track ORDER BY time, row_id) AS place
+  SELECT allocation, variant,
+    ROW_NUMBER() OVER (PARTITION BY track ORDER BY time, row_id) AS place
   FROM {{{Table.EXPERIMENTS}}} WHERE {_IN_WINDOW}
 )
 SELECT allocation, variant, COUNT(*) AS tracks
@@ -80,7 +84,7 @@ GROUP BY allocation, variant ORDER BY allocation, variant"""
 
 _LAST_JUDGEMENTS = f"""
 WITH ranked AS (
-  SELECT *, ROW_NUMBER() OVER (
+  SELECT variant, track, time, accepted, confidence, ROW_NUMBER() OVER (
     PARTITION BY enrichment_id, field ORDER BY time DESC, row_id DESC) AS place
   FROM {{{Table.OUTCOMES}}}
   WHERE {_IN_WINDOW}
@@ -127,6 +131,13 @@ ORDER BY time, row_id"""
 
 Ask = Callable[[str], Iterable[Record]]
 """Runs one of the statements with the window's parameters."""
+
+
+def for_sqlite(statement: str) -> str:
+    """Return a statement as SQLite takes it: times are integers there, and `/` of two is one."""
+    names = {table: table for table in Table}
+    text = statement.format(**names).replace("UNIX_MICROS(", "(").replace("LEAST(", "MIN(")
+    return text.replace("DIV((", "((").replace("), @width)", ") / @width)")
 
 
 def tally(ask: Ask) -> Tally:

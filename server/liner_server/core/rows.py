@@ -19,6 +19,9 @@ from liner.v1 import analytics_pb2, enrichment_pb2, track_pb2
 
 from liner_server.core.router import Plan
 
+_ABSTAINED = track_pb2.DECISION_ABSTAINED
+_GIVEN = track_pb2.SOURCE_GIVEN
+_MODEL = track_pb2.SOURCE_MODEL
 _process = uuid4().hex
 _numbers = count()
 
@@ -74,11 +77,12 @@ def completed(
     row.fallback_used = processing.fallback_used
     row.from_cache = processing.from_cache
     row.needs_review = processing.needs_review
+    add = row.fields.add
     for result in answer.fields:
-        if result.decision == track_pb2.DECISION_ABSTAINED:
+        if result.decision == _ABSTAINED:
             continue
-        if result.source != track_pb2.SOURCE_GIVEN:
-            row.fields.add(field=result.field, confidence=result.confidence)
+        if result.source != _GIVEN:
+            add(field=result.field, confidence=result.confidence)
         agreed = model_agreed(result)
         if agreed is not None:
             row.checked_fields += 1
@@ -89,15 +93,13 @@ def completed(
 def model_agreed(result: track_pb2.FieldResult) -> bool | None:
     """Whether a model and other evidence said the same of a field; None: only one of them spoke."""
     witnesses = result.agreed_by
-    if result.source == track_pb2.SOURCE_MODEL:
-        if any(source != track_pb2.SOURCE_MODEL for source in witnesses):
-            return True
-        contradicted = any(a.source != track_pb2.SOURCE_MODEL for a in result.alternatives)
-    elif track_pb2.SOURCE_MODEL in witnesses:
+    said_by_model = result.source == _MODEL
+    if witnesses and any((source == _MODEL) != said_by_model for source in witnesses):
         return True
-    else:
-        contradicted = any(a.source == track_pb2.SOURCE_MODEL for a in result.alternatives)
-    return False if contradicted else None
+    others = result.alternatives
+    if others and any((other.source == _MODEL) != said_by_model for other in others):
+        return False
+    return None
 
 
 def outcome_rows(
