@@ -9,7 +9,6 @@ asked for. POST /behave sets how it behaves, GET /seen tells what it saw since t
 
 import asyncio
 import json
-import os
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -18,6 +17,8 @@ from functools import lru_cache, partial
 from typing import Any, cast
 
 import aiohttp
+
+from support.endpoint_process import endpoint_process
 
 _QUESTIONS = b'{\\"questions\\":'
 _RECORDINGS = b',\\"recordings\\":'
@@ -98,22 +99,11 @@ class SwiftModel:
 @asynccontextmanager
 async def swift_model() -> AsyncIterator[SwiftModel]:
     """Yield a running endpoint; its process ends with the context, and with this process."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "support.swift_model"),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(20):
-            port = int(await process.stdout.readline())
-        async with aiohttp.ClientSession() as session:
-            yield SwiftModel(port, session)
-    finally:
-        process.stdin.close()
-        await process.wait()
+    async with (
+        endpoint_process("support.swift_model", start_seconds=20) as port,
+        aiohttp.ClientSession() as session,
+    ):
+        yield SwiftModel(port, session)
 
 
 class _Endpoint:

@@ -15,13 +15,14 @@ Needs two packages that nothing else of Liner needs, without their dependencies:
 import asyncio
 import importlib
 import importlib.util
-import os
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+from support.endpoint_process import endpoint_process
 
 _CONTEXT = 4096
 _NAME = "tiny"
@@ -39,21 +40,9 @@ def installed_model() -> Path | None:
 @asynccontextmanager
 async def tiny_model(model: Path) -> AsyncIterator[str]:
     """Yield the base URL of a running endpoint; its process ends with the context."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "support.tiny_model", str(model)),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stdin is not None
-    assert process.stdout is not None
-    try:
-        async with asyncio.timeout(40):
-            port = int(await process.stdout.readline())
+    arguments = ("support.tiny_model", str(model))
+    async with endpoint_process(*arguments, start_seconds=40) as port:
         yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        process.stdin.close()
-        await process.wait()
 
 
 class _Model:
