@@ -50,7 +50,7 @@ async def run_experiment(folder: Path, screen: Console, out: Path) -> list[Check
     screen.print(Text("A/B test: is the new model better?", "bold"))
     async with (
         _played(folder, "control") as usual,
-        _played(folder, "experimental", "--delay", "0.02") as tried,
+        _played(folder, "experimental", "--delay", "0.004") as tried,
     ):
         environment = {
             "LINER_DATA_DIR": str(folder / "experiment"),
