@@ -2,7 +2,7 @@
 
 import pytest
 from liner.v1 import analytics_pb2, enrichment_pb2, track_pb2
-from liner_server.core.rows import completed, model_agreed, outcome_rows, track_hash
+from liner_server.core.rows import completed, model_agreed, outcome_rows, packed, track_hash
 
 GIVEN, TAG, MEASURED, MODEL = (
     track_pb2.SOURCE_GIVEN,
@@ -51,6 +51,33 @@ def test_a_row_counts_what_liner_said_and_not_what_it_was_told() -> None:
     assert [(one.field, one.confidence) for one in row.fields] == [("bpm", 0.9)]
     assert (row.checked_fields, row.agreed_fields) == (1, 1)
     assert (row.success, row.error_code) == (False, "NO_MODEL")
+
+
+@pytest.mark.parametrize(
+    "track",
+    [
+        track_pb2.Track(title="A"),
+        track_pb2.Track(title="A", lyrics="la " * 20_000),
+        track_pb2.Track(title="A", audio=track_pb2.Audio(inline=b"x" * (2 << 20))),
+    ],
+    ids=["short", "lyrics", "audio"],
+)
+def test_what_is_kept_of_an_answer_is_small_and_makes_the_same_row(
+    track: track_pb2.Track,
+) -> None:
+    """Two megabytes of a caller's audio have no place in the journal."""
+    answer = enrichment_pb2.EnrichMetadataResponse(track=track)
+    answer.fields.add(field="bpm", source=MEASURED, confidence=0.9, agreed_by=[MODEL])
+    answer.processing.model = "qwen2"
+
+    kept = packed(answer)
+
+    again = completed(
+        analytics_pb2.ExperimentRow(), enrichment_pb2.EnrichMetadataResponse.FromString(kept)
+    )
+    assert len(kept) <= 16 << 10
+    assert again == completed(analytics_pb2.ExperimentRow(), answer)
+    assert again.model == "qwen2"
 
 
 def reviewed(

@@ -124,7 +124,7 @@ class AnalyticsBuffer:
                 outcome=outcome,
                 seconds=seconds,
             )
-            body = answer.SerializeToString() if answer is not None else b""
+            body = rows.packed(answer) if answer is not None else b""
             self._take(_ANSWER, row.SerializeToString(), body)
         except Exception as error:
             self._observer.rows_counted("dropped", 1)
