@@ -129,21 +129,27 @@ class _Source:
         # Fetching goes on while a stream breaks: cancelling it would end a generator for good.
         self._fetching: asyncio.Task[enrichment_pb2.BatchItem | None] | None = None
         self._held: enrichment_pb2.BatchItem | None = None
+        self._gathered: list[enrichment_pb2.BatchItem] = []
+        """Of the next message, which the stream may break before it is sent."""
         self._exhausted = False
 
     async def take(self, limit: int) -> list[enrichment_pb2.BatchItem]:
-        """Return up to `limit` items once a message is full or the source pauses; [] at its end."""
-        taken: list[enrichment_pb2.BatchItem] = []
-        size = 0
-        while len(taken) < limit:
-            if self._held is None and not await self._fetch(patient=not taken):
+        """Return up to `limit` items once a message is full or the source pauses; [] at its end.
+
+        Whoever is cancelled while it waits loses nothing: the next call begins with what was
+        there.
+        """
+        size = sum(item.ByteSize() for item in self._gathered)
+        while len(self._gathered) < limit:
+            if self._held is None and not await self._fetch(patient=not self._gathered):
                 break
             assert self._held is not None  # noqa: S101 - tells the type checker
             size += self._held.ByteSize()
-            if taken and size > MAX_MESSAGE_BYTES:
+            if self._gathered and size > MAX_MESSAGE_BYTES:
                 break
-            taken.append(self._held)
+            self._gathered.append(self._held)
             self._held = None
+        taken, self._gathered = self._gathered, []
         return taken
 
     async def _fetch(self, *, patient: bool) -> bool:

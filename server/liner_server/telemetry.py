@@ -166,6 +166,9 @@ class Telemetry:
             ("outcome",),
             registry=self.registry,
         )
+        # There from the start, so that the first dropped row shows as an increase.
+        for outcome in ("stored", "spilled", "dropped"):
+            self.analytics_rows.labels(outcome)
         self.analytics_backlog = Gauge(
             "analytics_backlog_rows",
             "Rows of answers and reviews that wait on the disk to be stored",

@@ -45,12 +45,17 @@ async def test_work_in_flight_is_finished_when_the_process_is_told_to_stop(tmp_p
 
     song = tmp_path / "song.ogg"
     write(song, render(Piece(bpm=100.0, key="C major", seconds=20.0)), 44_100)
-    async with server_process(tmp_path / "data") as server, connected(server.grpc_address) as stubs:
+    # Longer than three songs take on a busy machine.
+    patient = {"LINER_DRAIN_SECONDS": "40"}
+    async with (
+        server_process(tmp_path / "data", patient) as server,
+        connected(server.grpc_address) as stubs,
+    ):
         calls = [
             asyncio.ensure_future(
                 stubs.enrichment.EnrichMetadata(
                     request_for(title=f"t{n}", audio=track_pb2.Audio(inline=song.read_bytes())),
-                    timeout=30,
+                    timeout=50,
                 )
             )
             for n in range(3)
