@@ -56,8 +56,9 @@ demo-models: $(STAMP) ## Stand-ins for models: one goes down half-way; then an A
 run: $(STAMP) ## Run the server (gRPC 127.0.0.1:50051, HTTP 127.0.0.1:9090)
 	@$(BIN)/liner-server serve
 
+# Many tests wait for other processes: three at once keep two cores busy.
 test: $(STAMP) ## Run the tests
-	@$(BIN)/python -m pytest -n auto --dist loadfile
+	@$(BIN)/python -m pytest -n 3 --dist loadfile
 
 check: lint drift breaking types operations ## Lint, drift, contract breaks, types, what is operated with
 
