@@ -488,6 +488,7 @@ async def test_without_its_topics_a_queue_says_how_to_make_them(tmp_path: Path) 
     assert hosts.names.topic_of(HIGH) in error.value.message
 
 
+@pytest.mark.timeout(150)  # the emulator starts twice
 async def test_an_outage_is_told_at_once_and_afterwards_all_goes_on(tmp_path: Path) -> None:
     """Whoever publishes must know; and a service that lost its memory gets everything again."""
     with Emulator() as emulator:
@@ -509,15 +510,22 @@ async def test_an_outage_is_told_at_once_and_afterwards_all_goes_on(tmp_path: Pa
             assert await total(queue) == (3, 0)
 
             await asyncio.to_thread(emulator.start)
+            # That of the jobs is there anew, and empty, before anybody could miss it.
+            async with gateway(emulator) as opened:
+                topic = hosts.names.topic_of(MEDIUM)
+                await opened.publisher.create_topic({"name": topic})
+                await opened.subscriber.create_subscription(
+                    {"name": hosts.names.subscription_of(MEDIUM), "topic": topic}
+                )
 
-            async def misses_its_subscription() -> bool:
+            async def misses_a_subscription() -> bool:
                 try:
                     await queue.lease(limit=9, duration=MINUTE, wait=timedelta(seconds=0.1))
                 except LinerError as error:
                     return error.reason == "PUBSUB_MISSING"
                 return False
 
-            await eventually(misses_its_subscription, within=20)
+            await eventually(misses_a_subscription, within=20)
             await create(emulator, hosts.names)
             found: dict[str, Lease] = {}
             async with asyncio.timeout(60):

@@ -156,7 +156,7 @@ async def test_answers_and_reviews_become_a_report(tmp_path: Path) -> None:
     assert experiment.running
     assert [v.traffic for v in experiment.variants] == [0.5, 0.5]
     assert f'{{experiment="qwen3",variant="experimental"}} {drawn}' in metrics.replace(".0", "")
-    assert 'analytics_rows_total{outcome="dropped"}' not in metrics
+    assert 'analytics_rows_total{outcome="dropped"} 0.0' in metrics
 
 
 async def test_a_guardrail_stops_what_fails_and_keeps_it_stopped(tmp_path: Path) -> None:

@@ -54,7 +54,11 @@ class Puller:
         self._unsent = unsent
         self._lose = lost
         self._pulls: dict[Priority, asyncio.Task[None]] = {}
+        self._failing: set[Priority] = set()
+        self._shaken: set[Priority] = set()
+        """Whose pulls have failed since all were last well."""
         self._missing: set[Priority] = set()
+        """Whose subscription may have been made anew, and be empty."""
         self._failures = 0
         self._closing = asyncio.Event()
         self.fault: LinerError | None = None
@@ -84,14 +88,21 @@ class Puller:
             if priority in self._missing:
                 await self._send_all_again(priority)
             await self._take_in(received, subscription)
+            self._failing.discard(priority)
+            if not self._failing:
+                self._shaken.clear()
             self.fault, self._failures = None, 0
         except LinerError as error:
             if self.fault is None:
                 _log.warning("pulling fails", subscription=subscription, error=error.message)
             self.fault = error
             self._failures += 1
-            if error.reason == "PUBSUB_MISSING":
-                self._missing.add(priority)
+            self._failing.add(priority)
+            self._shaken.add(priority)
+            if error.reason == "PUBSUB_MISSING" and priority not in self._missing:
+                # Whatever forgot this one in an outage may have forgotten the others, which may be
+                # there anew before they are asked. Of a job that is sent twice one copy counts.
+                self._missing |= self._shaken
             self._changed()
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(_LONGEST_BACKOFF, 0.1 * 2**self._failures)):
