@@ -2,7 +2,8 @@
 
 Answers go into a buffer and from there, many at a time, into the `ResultStore`. While the store
 fails they wait; what finds the buffer full is counted and let go, for the caller has the answer
-already. Jobs of the queue do not come here: their results are stored before they are acked.
+already. Who asks faster than a disk writes, as a batch does, waits for `room` before it asks for
+more. Jobs of the queue do not come here: their results are stored before they are acked.
 """
 
 import asyncio
@@ -25,6 +26,10 @@ _log = structlog.get_logger()
 _AT_ONCE = 64
 _FIRST_WAIT, _LONGEST_WAIT = 0.1, 10.0
 _LOG_EVERY = 10.0
+_CROWDED = 0.25
+"""From here on a batch is slowed: what others ask, and what is open already, still finds room."""
+_ANSWERS_SHARE = 0.5
+"""What answers to be given again may fill: to lose one costs time, to lose a result costs it."""
 
 
 class RecorderObserver(Protocol):
@@ -48,6 +53,9 @@ class RecorderLimits:
 
     close: timedelta = timedelta(seconds=1)
     """How long a stopping server goes on writing."""
+
+    slow: timedelta = timedelta(seconds=5)
+    """A store that has not written for so long counts as one that fails."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +90,9 @@ class StoreRecorder:
         self._notes: deque[_Note] = deque()
         self._size = 0
         self._wake = asyncio.Event()
+        self._roomy = asyncio.Event()
+        self._roomy.set()
+        self._failing = False
         self._closing = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._last_log = -_LOG_EVERY
@@ -121,6 +132,24 @@ class StoreRecorder:
         enrichment.update_time.CopyFrom(enrichment.create_time)
         self._take("result", lambda: self._store.put(enrichment), enrichment.ByteSize())
 
+    @property
+    def crowded(self) -> bool:
+        """Whether `room` would wait."""
+        return not self._roomy.is_set() and not self._failing
+
+    async def room(self) -> None:
+        """Return once there is room for more; see the port.
+
+        At once while the store fails: that may last, and answers matter more than their records.
+        """
+        if not self.crowded:
+            return
+        try:
+            async with asyncio.timeout(self._limits.slow.total_seconds()):
+                await self._roomy.wait()
+        except TimeoutError:
+            self._fails(True)
+
     def keep(self, key: bytes, answer: enrichment_pb2.EnrichMetadataResponse) -> None:
         """Keep an answer to be given again, soon; see `Shelf`."""
         if self._answers_kept:
@@ -142,15 +171,26 @@ class StoreRecorder:
     def _take(self, kind: str, write: Callable[[], Awaitable[object]], size: int) -> None:
         until = time.monotonic() + self._limits.patience.total_seconds()
         note = _Note(kind=kind, write=write, size=size, until=until)
-        full = (
-            len(self._notes) >= self._limits.entries or self._size + size > self._limits.size_bytes
-        )
-        if full or self._closing.is_set():
+        if self._closing.is_set() or self._fills(_ANSWERS_SHARE if kind == "answer" else 1, size):
             self._drop(note, "too many wait to be stored")
             return
         self._notes.append(note)
         self._size += size
+        if self._fills(_CROWDED):
+            self._roomy.clear()
         self._wake.set()
+
+    def _fills(self, share: float, size: int = 1) -> bool:
+        """Whether a note of this size does not fit into this share of the buffer."""
+        return (
+            len(self._notes) >= self._limits.entries * share
+            or self._size + size > self._limits.size_bytes * share
+        )
+
+    def _fails(self, failing: bool) -> None:
+        self._failing = failing
+        if failing or not self._fills(_CROWDED):
+            self._roomy.set()
 
     async def _write_all(self) -> None:
         wait = _FIRST_WAIT
@@ -188,6 +228,7 @@ class StoreRecorder:
                 self._drop(note, "the store refused it")
         self._notes.extendleft(reversed(again))
         self._size += sum(note.size for note in again)
+        self._fails(bool(again))
         return not again
 
     def _drop(self, note: _Note, why: str) -> None:

@@ -166,9 +166,12 @@ class Telemetry:
             ("outcome",),
             registry=self.registry,
         )
-        # There from the start, so that the first dropped row shows as an increase.
+        # There from the start, so that the first one dropped shows as an increase.
         for outcome in ("stored", "spilled", "dropped"):
             self.analytics_rows.labels(outcome)
+        for kind in ("result", "answer"):
+            for outcome in ("stored", "dropped"):
+                self.results.labels(kind, outcome)
         self.analytics_backlog = Gauge(
             "analytics_backlog_rows",
             "Rows of answers and reviews that wait on the disk to be stored",

@@ -165,6 +165,49 @@ async def test_the_buffer_is_bounded_by_number_and_by_size(store):
         assert observed.counts == {("result", "dropped"): 15}
 
 
+async def test_answers_to_be_given_again_leave_room_for_results(store):
+    """A lost cache entry costs time, a lost result an editor's work."""
+    observed = Observed()
+    store.error = UnavailableError("down", reason="STORE")
+    async with recording(store, observed, entries=10, close=timedelta(0)) as recorder:
+        for n in range(10):
+            recorder.keep(f"{n}".encode(), answer(f"{n}"))
+        for n in range(5):
+            recorder.record(answer(f"{n}"), CONTEXT)
+        assert observed.counts == {("answer", "dropped"): 5}
+
+
+async def test_who_sends_many_waits_for_room_and_loses_nothing(store):
+    """A batch answers faster than a busy disk writes; an editor must find every track of it."""
+    observed = Observed()
+    waited = 0
+    async with recording(store, observed, entries=40) as recorder:
+        for n in range(300):
+            if recorder.crowded:
+                waited += 1
+            await recorder.room()
+            assert not recorder.crowded
+            recorder.record(answer(f"{n}"), CONTEXT)
+
+    assert waited
+    assert observed.counts == {("result", "stored"): 300}
+
+
+@pytest.mark.parametrize("stuck", [True, False])
+async def test_nobody_waits_for_the_room_of_a_store_that_fails(store, stuck):
+    """An outage slows a batch once, by a bounded time; then answers go on without records."""
+    store.stuck = stuck
+    store.error = UnavailableError("down", reason="STORE")
+    limits = {"entries": 4, "close": timedelta(0), "slow": timedelta(seconds=0.1)}
+    async with recording(store, Observed(), **limits) as recorder:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        for n in range(100):
+            await recorder.room()
+            recorder.record(answer(f"{n}"), CONTEXT)
+        assert loop.time() - started < 2
+
+
 async def test_audio_does_not_fill_the_buffer(store):
     """Megabytes that no store keeps are left behind at once, and the answer keeps its own."""
     observed = Observed()

@@ -53,6 +53,9 @@ class Recorder(Protocol):
     ) -> None:
         """Take note of an answer that was worked out; returns at once, changes nothing."""
 
+    async def room(self) -> None:
+        """Return once there is room for more, or no hope of it; within seconds."""
+
 
 class Analyst(Protocol):
     """Who keeps a row of every answer, for experiments."""
@@ -121,6 +124,11 @@ class Enricher:
     def lanes(self) -> Sequence[Lane]:
         """The lanes to the configured models."""
         return self._router.lanes
+
+    async def room(self) -> None:
+        """Return once the records of answers are not far behind: who sends many waits for it."""
+        if self._recorder is not None:
+            await self._recorder.room()
 
     async def enrich(
         self,

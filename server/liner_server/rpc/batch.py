@@ -3,7 +3,7 @@
 A reader task takes items and waits for a free place before it takes the next, so a fast sender is
 slowed by HTTP/2's own flow control. A place is free again when its result was handed to gRPC,
 which waits while the client does not read. So memory holds `max_in_flight` items, whatever the
-client does.
+client does. It also waits while the records of answers are far behind, so that none is given up.
 """
 
 import asyncio
@@ -237,6 +237,7 @@ class _Stream:
                 raise ResourceExhaustedError(
                     f"a batch has at most {_MAX_ITEMS} items", reason="BATCH_TOO_LARGE"
                 )
+            await self._enricher.room()
             await self._places.acquire()
             position = self._totals.received
             self._totals.received += 1
