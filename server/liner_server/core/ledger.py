@@ -130,8 +130,10 @@ def surest(path: str, claims: Sequence[Claim]) -> float:
 def given_claims(track: track_pb2.Track, trust: Mapping[Kind, float]) -> list[Claim]:
     """Return what the caller states as claims; `trust` is the probability by kind of field."""
     claims = []
+    stated = {descriptor.name for descriptor, _ in track.ListFields()}
     for path, field in FIELDS.items():
-        value = read(track, path)
+        # Most tracks state few fields, and what is not there need not be read.
+        value = read(track, path) if path.partition(".")[0] in stated else None
         if value is not None:
             claims.append(
                 Claim(
