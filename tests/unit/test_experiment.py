@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,62 @@ def test_raising_the_share_only_adds_tracks(unit: str, lower: float, higher: flo
     first, later = sharing(small).variant(unit), sharing(large).variant(unit)
 
     assert first == CONTROL or later == TREATMENT
+
+
+@given(
+    unit=units,
+    shares=st.lists(st.floats(0, 1), min_size=3, max_size=3).map(sorted),
+    which=st.sampled_from([0, 1]),
+)
+def test_a_ramp_of_one_of_two_variants_leaves_the_others_tracks_alone(
+    unit: str, shares: list[float], which: int
+) -> None:
+    """A track that went from one model to another would spoil what is learned of both."""
+    others = 1 - shares[2]
+    drawn = [
+        Experiment(
+            name="e",
+            variants=tuple(
+                Variant(name=name, traffic=share if place == which else others)
+                for place, name in enumerate("ab")
+            ),
+        ).variant(unit)
+        # Stopped, small, large: what it gains comes from the control, what it loses goes there.
+        for share in (0.0, *shares[:2])
+    ]
+    mine = "ab"[which]
+
+    for before, after in pairwise(drawn):
+        assert before == after or (before, after) == (CONTROL, mine)
+
+
+def test_many_variants_keep_their_tracks_while_none_has_more_than_its_part() -> None:
+    """Eight at a tenth: one is stopped, and nobody else's tracks move."""
+    names = "abcdefgh"
+    before = Experiment(name="e", variants=tuple(Variant(name=n, traffic=0.1) for n in names))
+    after = before.with_traffic({"c": 0.0})
+
+    moved = {
+        (one, other)
+        for n in range(5000)
+        if (one := before.variant(f"t{n}")) != (other := after.variant(f"t{n}"))
+    }
+
+    assert moved == {("c", CONTROL)}
+
+
+@pytest.mark.parametrize("shares", [(0.7, 0.3), (0.1, 0.6), (0.5, 0.2, 0.3), (0.9, 0.02, 0.02)])
+def test_shares_beyond_an_equal_part_are_kept(shares: tuple[float, ...]) -> None:
+    """Three at 50/20/30 means that, though each owns a third only."""
+    experiment = Experiment(
+        name="e",
+        variants=tuple(Variant(name=f"v{n}", traffic=share) for n, share in enumerate(shares)),
+    )
+
+    drawn = [experiment.variant(f"t{n}") for n in range(20_000)]
+
+    for place, share in enumerate(shares):
+        assert drawn.count(f"v{place}") / 20_000 == pytest.approx(share, abs=0.012)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 1.0])

@@ -104,18 +104,29 @@ class Experiment:
         )
 
     def variant(self, unit: str) -> str:
-        """Return the name of a track's variant, whatever the population."""
-        drawn, end = place(self.name, self.salt, unit), 0.0
-        for variant in self.variants:
-            end += variant.traffic
-            if drawn < end:
+        """Return the name of a track's variant, whatever the population.
+
+        Each variant has an equal part of [0, 1) for its own and fills it from below; what it gets
+        beyond that lies at the ends of the others' parts, the last one's first. So raising a share
+        takes tracks from the control alone, and stopping a variant gives its tracks to nobody
+        else. Of three variants or more that holds as long as none has more than its part.
+        """
+        parts = len(self.variants)
+        drawn = self.place(unit) * parts
+        home = min(int(drawn), parts - 1)
+        used = [min(1.0, variant.traffic * parts) for variant in self.variants]
+        if drawn - home < used[home]:
+            return self.variants[home].name
+        # How much of what no variant has of its own lies above this place.
+        above = home + 1 - drawn + sum(1 - part for part in used[home + 1 :])
+        for variant, part in zip(self.variants, used, strict=True):
+            above -= variant.traffic * parts - part
+            if above <= 0:
                 return variant.name
         return CONTROL
 
     def place(self, unit: str) -> float:
-        """Return where a track stands in [0, 1); shares cut from below, so that raising the only
-        or the last one just adds tracks.
-        """
+        """Return where a track stands in [0, 1)."""
         return place(self.name, self.salt, unit)
 
 
@@ -125,7 +136,8 @@ def place(name: str, salt: str, unit: str) -> float:
     text = f"{len(name)}:{name}:{len(salt)}:{salt}:{unit}" if salt else f"{len(name)}:{name}:{unit}"
     # A lone surrogate cannot be encoded; it can come from JSON and must not fail an answer.
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8)
-    return int.from_bytes(digest.digest()) / 2**64
+    # As many bits as a float holds: of more, the highest would be rounded to 1.
+    return (int.from_bytes(digest.digest()) >> 11) / 2**53
 
 
 def assign(experiments: Sequence[Experiment], unit: str) -> Assignment | None:
