@@ -8,20 +8,17 @@ only, never over a person's or a guardrail's.
 
 import asyncio
 import itertools
-import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol, Self
 from uuid import uuid4
 
 import structlog
-from google.protobuf import json_format
 from liner.v1 import analytics_pb2, experiment_pb2
 
+from liner_server import experiments_kept
 from liner_server.core import verdict
 from liner_server.core.experiment import Assignment, Experiment, assign
 from liner_server.errors import FailedPreconditionError, LinerError, NotFoundError
@@ -67,11 +64,13 @@ class Experiments:
         state: Path,
         observer: ExperimentsObserver,
         check_every: timedelta,
+        guards: bool = True,
         guardrails: verdict.Guardrails | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         """Take the experiments, where their rows are (None: nowhere, then nothing is reported or
-        stopped), the file of changes, and how often guardrails are looked at.
+        stopped), the file of changes, and how often guardrails are looked at, if `guards`, and
+        others' changes.
         """
         self._configured = {one.name: one for one in configured}
         self._sink = sink
@@ -79,15 +78,18 @@ class Experiments:
         self._state = state
         self._observer = observer
         self._check_every = check_every
+        self._guards = guards
         self._guardrails = guardrails or verdict.Guardrails()
         self._now = now
         self._changes: dict[str, analytics_pb2.TrafficRow] = {}
         self._current: tuple[Experiment, ...] = ()
+        self._unkept = False
+        """Whether the file, which could not be written, lacks a change that is followed."""
         self._changing = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        for row in await asyncio.to_thread(_read, self._state):
+        for row in await asyncio.to_thread(experiments_kept.read, self._state):
             self._changes[row.row_id] = row
         # On a fresh disk only the backend knows that a variant was stopped. A backend that is down
         # holds no start up for long; then the first look learns of it.
@@ -201,6 +203,11 @@ class Experiments:
         if self._sink is None:
             return
         await self._learn()
+        if self._unkept:
+            async with self._changing:
+                await self._keep_if_possible()
+        if not self._guards:
+            return
         for experiment in self._current:
             if not experiment.running:
                 continue
@@ -219,19 +226,19 @@ class Experiments:
                 return
             self._changes.update({row.row_id: row for row in news})
             self._apply()
-            try:
-                await self._keep()
-            except OSError as error:
-                _log.warning("changes of experiments are not kept", error=str(error))
+            await self._keep_if_possible()
 
     async def _stop(self, name: str, breach: verdict.Breach) -> None:
         async with self._changing:
             shares = {one.name: one.traffic for one in self._named(name).variants}
             if not shares.get(breach.variant):
                 return
-            await self._change(
+            row = self._begin_change(
                 name, breach.variant, 0.0, principal=_GUARDRAIL, reason=breach.why, stopped=True
             )
+            # A full disk must not keep what does harm running.
+            self._follow(row)
+            await self._keep_if_possible()
         _log.error(
             "guardrail stopped a variant", experiment=name, variant=breach.variant, why=breach.why
         )
@@ -300,9 +307,31 @@ class Experiments:
         principal: str,
         reason: str,
         request_id: str = "",
-        stopped: bool = False,
     ) -> None:
         """Keep a change, then follow it."""
+        row = self._begin_change(
+            name, variant, traffic, principal=principal, reason=reason, request_id=request_id
+        )
+        try:
+            await self._keep()
+        except OSError as error:
+            del self._changes[row.row_id]
+            raise FailedPreconditionError(
+                f"{self._state} cannot be written: {error.strerror}", reason="DISK"
+            ) from error
+        self._follow(row)
+
+    def _begin_change(
+        self,
+        name: str,
+        variant: str,
+        traffic: float,
+        *,
+        principal: str,
+        reason: str,
+        request_id: str = "",
+        stopped: bool = False,
+    ) -> analytics_pb2.TrafficRow:
         last = self._last(name, variant)
         row = analytics_pb2.TrafficRow(
             row_id=uuid4().hex,
@@ -317,19 +346,23 @@ class Experiments:
             stopped=stopped,
         )
         self._changes[row.row_id] = row
-        try:
-            await self._keep()
-        except OSError as error:
-            del self._changes[row.row_id]
-            raise FailedPreconditionError(
-                f"{self._state} cannot be written: {error.strerror}", reason="DISK"
-            ) from error
+        return row
+
+    def _follow(self, row: analytics_pb2.TrafficRow) -> None:
         if self._rows is not None:
             self._rows.put(Table.TRAFFIC, row)
         self._apply()
 
     async def _keep(self) -> None:
-        await asyncio.to_thread(_write, self._state, list(self._changes.values()))
+        await asyncio.to_thread(experiments_kept.write, self._state, list(self._changes.values()))
+        self._unkept = False
+
+    async def _keep_if_possible(self) -> None:
+        try:
+            await self._keep()
+        except OSError as error:
+            self._unkept = True
+            _log.error("changes of experiments are not kept", error=str(error))
 
     def _apply(self) -> None:
         changed = []
@@ -414,45 +447,3 @@ def _rank(row: analytics_pb2.TrafficRow) -> tuple[bool, int, str]:
 
 def _time(micros: int) -> datetime:
     return _EPOCH + timedelta(microseconds=micros)
-
-
-def _read(path: Path) -> list[analytics_pb2.TrafficRow]:
-    """Return the changes kept in a file; none without one.
-
-    Raises:
-        FailedPreconditionError: it cannot be read. A stopped variant might start again: an
-            operator must look.
-
-    """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return [json_format.ParseDict(row, analytics_pb2.TrafficRow()) for row in data["changes"]]
-    except FileNotFoundError:
-        return []
-    except (OSError, ValueError, KeyError, TypeError, json_format.ParseError) as error:
-        raise FailedPreconditionError(
-            f"{path} holds the shares of experiments and cannot be read ({error}); mend it, or "
-            "delete it to go by the settings",
-            reason="EXPERIMENTS_UNREADABLE",
-        ) from error
-
-
-def _write(path: Path, changes: Sequence[analytics_pb2.TrafficRow]) -> None:
-    """Put changes in the place of a file's, wholly or not at all."""
-    said = [json_format.MessageToDict(row, preserving_proto_field_name=True) for row in changes]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    try:
-        with fresh.open("w", encoding="utf-8") as file:
-            json.dump({"changes": said}, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-        handle = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-    finally:
-        with suppress(FileNotFoundError):
-            fresh.unlink()

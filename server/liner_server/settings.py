@@ -331,6 +331,10 @@ class Settings(BaseSettings):
     experiment_check_seconds: Annotated[float, Field(ge=1, le=86_400)] = 60.0
     """How often guardrails are looked at, and other servers' changes of shares taken over."""
 
+    experiment_guard: bool = True
+    """Whether this process looks at guardrails. One of those that share their analytics is enough;
+    the others follow what it stops."""
+
     analytics: AnalyticsBackend = AnalyticsBackend.SQLITE
     """sqlite: one file in LINER_DATA_DIR. bigquery: see BIGQUERY_DATASET. off: no rows are kept,
     and experiments have no reports and no guardrails."""

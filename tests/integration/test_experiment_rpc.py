@@ -1,6 +1,8 @@
 """Experiments through the whole service: drawn, counted, reviewed, reported, stopped, replayed."""
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -8,8 +10,10 @@ from pathlib import Path
 
 import grpc
 import pytest
-from liner.v1 import enrichment_pb2, experiment_pb2, track_pb2
+from liner.v1 import analytics_pb2, enrichment_pb2, experiment_pb2, track_pb2
+from liner_server.analytics.sqlite import SqliteSink
 from liner_server.app import App
+from liner_server.ports_analytics import Table
 from support.asking import answering
 from support.eventually import eventually
 from support.grpc_errors import fails
@@ -192,6 +196,61 @@ async def test_a_guardrail_stops_what_fails_and_keeps_it_stopped(tmp_path: Path)
         assert answer.experiment.variants[1].traffic == 0.2
         # What stopped it is behind it: the guardrail must not stop it for the same tracks again.
         assert (await again.report()).verdict == KEEP
+
+
+async def test_a_guardrail_stops_though_the_disk_takes_nothing(tmp_path: Path) -> None:
+    """A full disk must not keep a variant that breaks answers running; it is written down later."""
+    async with world(tmp_path, refuses(400)) as here:
+        # Where the fresh file would be written nothing can be.
+        in_the_way = tmp_path / f"experiments.json.{os.getpid()}.new"
+        in_the_way.mkdir()
+        for begin in range(0, 300, 20):
+            await asyncio.gather(*(here.enrich(begin + n) for n in range(20)))
+
+        async def stopped() -> bool:
+            return not (await here.report()).experiment.running
+
+        await eventually(stopped, within=30)
+        async with fails(grpc.StatusCode.FAILED_PRECONDITION) as refused:
+            await here.set_traffic(0.1, force=True)
+        assert refused.reason == "DISK"
+        assert "(guardrail)" not in (tmp_path / "experiments.json").read_text()
+        in_the_way.rmdir()
+        await eventually(lambda: "(guardrail)" in (tmp_path / "experiments.json").read_text())
+
+
+async def test_a_process_without_guards_follows_and_stops_nothing(tmp_path: Path) -> None:
+    """Of many workers on one BigQuery one look is enough; what is stopped is stopped for all."""
+    async with world(tmp_path, refuses(400), experiment_guard=False) as here:
+        for begin in range(0, 300, 20):
+            await asyncio.gather(*(here.enrich(begin + n) for n in range(20)))
+
+        async def judged() -> bool:
+            return (await here.report()).verdict == STOP
+
+        await eventually(judged)
+        before = await here.metrics()
+        # Another server's stop, as this one finds it in the analytics.
+        stop = analytics_pb2.TrafficRow(
+            row_id="another",
+            time=time.time_ns() // 1000,
+            experiment="qwen3",
+            variant="experimental",
+            principal="(guardrail)",
+            reason="it fails",
+            stopped=True,
+        )
+        analytics = SqliteSink(tmp_path / "analytics.sqlite")
+        async with analytics as sink:
+            assert (await here.report()).experiment.running
+            await sink.insert(Table.TRAFFIC, [stop])
+
+        async def stopped() -> bool:
+            return not (await here.report()).experiment.running
+
+        await eventually(stopped)
+
+    assert 'experiment_guardrail_stopped{experiment="qwen3",variant="experimental"} 0' in before
 
 
 async def test_a_share_that_was_set_outlives_a_restart_and_the_settings(tmp_path: Path) -> None:

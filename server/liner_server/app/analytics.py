@@ -60,6 +60,7 @@ async def open_analytics(
             state=settings.data_dir / "experiments.json",
             observer=telemetry,
             check_every=timedelta(seconds=settings.experiment_check_seconds),
+            guards=settings.experiment_guard,
         )
     )
     return Analytics(buffer=buffer, experiments=experiments)
