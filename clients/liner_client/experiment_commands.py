@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
@@ -185,15 +186,15 @@ def _variants(found: experiment_pb2.GetReportResponse) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 1, 0, 0))
     table.add_column("")
     for one in found.variants:
-        table.add_column(render.plain(one.variant), justify="left")
+        table.add_column(render.plain(one.variant), justify="left", overflow="fold")
     shares = {v.variant: v for v in found.experiment.variants}
-    rows: list[tuple[str, list[str]]] = [
+    rows: list[tuple[str, Sequence[str | Text]]] = [
         ("model", [render.plain(shares[v.variant].model or "usual") for v in found.variants]),
         ("tracks", [f"{v.tracks:,} of {v.assigned_tracks:,} drawn" for v in found.variants]),
         (
             "accepted",
             [
-                f"{bar(v.accept_rate)} of {v.reviewed_fields:,} fields"
+                bar(v.accept_rate).append(f"\nof {v.reviewed_fields:,} fields")
                 if v.HasField("accept_rate")
                 else "nobody reviewed"
                 for v in found.variants
@@ -229,9 +230,9 @@ def _variants(found: experiment_pb2.GetReportResponse) -> Table:
 def _differences(found: experiment_pb2.GetReportResponse) -> Table:
     table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
     for name in ("variant", "metric", "difference", "lower", "upper", ""):
-        table.add_column(
-            name, justify="right" if name in ("difference", "lower", "upper") else "left"
-        )
+        number = name in ("difference", "lower", "upper")
+        # Folded rather than cut: a number without its end is another number.
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
     for one in found.differences:
         told = [amount(one.metric, value) for value in (one.estimate, one.lower, one.upper)]
         sure = one.lower > 0 or one.upper < 0
@@ -242,10 +243,11 @@ def _differences(found: experiment_pb2.GetReportResponse) -> Table:
     return table
 
 
-def bar(share: float) -> str:
-    """Return a share as a bar and a number."""
+def bar(share: float) -> Text:
+    """Return a share as a number and a bar, of which a narrow terminal cuts off the end."""
     full = round(min(max(share, 0.0), 1.0) * _BAR)
-    return f"{'█' * full}{'░' * (_BAR - full)} {100 * share:5.1f} %"
+    told = f"{100 * share:5.1f} % {'█' * full}{'░' * (_BAR - full)}"
+    return Text(told, no_wrap=True, overflow="crop")
 
 
 def amount(metric: str, value: float) -> str:

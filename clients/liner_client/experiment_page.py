@@ -358,7 +358,7 @@ def _reliability(report: _Report, colours: dict[str, str]) -> str:
 
 
 def _cost(report: _Report, colours: dict[str, str]) -> str:
-    highest = max(one.cost_usd_per_track for one in report.variants)
+    highest = max((one.cost_usd_per_track for one in report.variants), default=0.0)
     if highest <= 0:
         return '<p class="soft">No model has cost anything.</p>'
     height = 40 * len(report.variants) + 16

@@ -7,7 +7,6 @@ only, never over a person's or a guardrail's.
 """
 
 import asyncio
-import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -168,10 +167,10 @@ class Experiments:
                     reason="VARIANT_UNKNOWN",
                     resource=variant,
                 )
-            last = self._last(name, variant)
-            if last is not None and last.stopped and traffic > 0 and not force:
+            stop, _ = self._story(name, variant)
+            if stop is not None and traffic > 0 and not force:
                 raise FailedPreconditionError(
-                    f"a guardrail stopped {variant}: {last.reason}; `force` starts it again",
+                    f"a guardrail stopped {variant}: {stop.reason}; `force` starts it again",
                     reason="VARIANT_STOPPED",
                 )
             if sum({**shares, variant: traffic}.values()) > 1 + 1e-9:
@@ -252,9 +251,7 @@ class Experiments:
             )
         now = self._now()
         began = self._began(experiment.name)
-        window = spread(
-            experiment.name, start or self._resumed(experiment.name) or began, end or now
-        )
+        window = spread(experiment.name, start or self._resumed(experiment) or began, end or now)
         tally = await self._sink.tally(window)
         response, breaches = verdict.report(
             experiment, tally, window, now=now, guardrails=self._guardrails
@@ -400,29 +397,34 @@ class Experiments:
         first = min((row.time for row in self._of(name)), default=None)
         return _time(first) if first is not None else self._now()
 
-    def _resumed(self, name: str) -> datetime | None:
+    def _story(self, name: str, variant: str) -> tuple[analytics_pb2.TrafficRow | None, int | None]:
+        """Return the guardrail's stop that nobody has undone, and when one was undone last."""
+        stop, undone = None, None
+        mine = (row for row in self._of(name) if row.variant == variant)
+        for row in sorted(mine, key=_rank):
+            if row.stopped:
+                stop = row
+            elif stop is not None and row.traffic > 0:
+                stop, undone = None, row.time
+        return stop, undone
+
+    def _resumed(self, experiment: Experiment) -> datetime | None:
         """Return when a variant was started again after a guardrail, if one was: what made the
         guardrail fire is then no news any more.
         """
-        times = []
-        for variant in {row.variant for row in self._of(name)}:
-            mine = sorted(
-                (row for row in self._of(name) if row.variant == variant),
-                key=lambda row: (row.time, row.row_id),
-            )
-            times += [
-                row.time
-                for before, row in itertools.pairwise(mine)
-                if before.stopped and row.traffic > 0
-            ]
-        return _time(max(times)) if times else None
+        stories = (self._story(experiment.name, one.name) for one in experiment.variants)
+        last = max((undone for _, undone in stories if undone is not None), default=None)
+        return _time(last) if last is not None else None
 
     def _described(self, experiment: Experiment) -> experiment_pb2.Experiment:
         said = verdict.described(experiment)
         said.start_time.FromDatetime(self._began(experiment.name))
         if not said.running:
-            newest = max(self._of(experiment.name), key=lambda row: row.time, default=None)
-            said.stop_reason = f"{newest.principal}: {newest.reason}" if newest else ""
+            names = [one.name for one in experiment.variants]
+            stops = [stop for one in names if (stop := self._story(experiment.name, one)[0])]
+            lasts = [last for one in names if (last := self._last(experiment.name, one))]
+            why = max(stops or lasts, key=lambda row: row.time, default=None)
+            said.stop_reason = f"{why.principal}: {why.reason}" if why else ""
         return said
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -173,6 +174,33 @@ async def test_a_failure_of_the_whole_request_leaves_its_rows_waiting(
     assert (counts.rows["dropped"], counts.rows["spilled"]) == (0, 1)
 
 
+async def test_a_table_that_lacks_a_column_costs_no_row(
+    tmp_path: Path, place: tuple[FakeBigQuery, Place]
+) -> None:
+    """A new release whose columns nobody has added yet: its rows wait until `setup-cloud` ran."""
+    kept, where = place
+    fields = kept.tables["ai_experiments"]["schema"]["fields"]
+    taken = [field for field in fields if field["name"] in ("from_cache", "fields")]
+    kept.tables["ai_experiments"]["schema"]["fields"] = [f for f in fields if f not in taken]
+    for field in taken:
+        kept.db.execute(f"ALTER TABLE ai_experiments DROP COLUMN {field['name']}")
+    counts = Counts()
+    async with (
+        BigQuerySink(where) as sink,
+        AnalyticsBuffer(sink, tmp_path / "j", observer=counts) as buffer,
+    ):
+        for number in range(3):
+            note(buffer, str(number))
+        await eventually(lambda: counts.rows["spilled"] == 3)
+        changed = [part async for part in set_up(where)]
+        await eventually(lambda: counts.rows["stored"] == 3)
+
+    assert [part.note for part in changed if part.state == "changed"] == [
+        "new columns: from_cache, fields"
+    ]
+    assert (counts.rows["dropped"], kept.count("ai_experiments")) == (0, 3)
+
+
 async def test_past_the_bound_rows_are_dropped_and_counted(
     tmp_path: Path, place: tuple[FakeBigQuery, Place]
 ) -> None:
@@ -213,6 +241,58 @@ def test_an_entry_cut_off_by_a_power_failure_ends_its_file_only(tmp_path: Path) 
     assert (again.waiting, again.read(10)) == (0, None)
     again.close()
     assert list(tmp_path.glob("*.journal")) == []
+
+
+async def test_what_a_disk_spoilt_is_counted_and_the_rest_is_stored(tmp_path: Path) -> None:
+    """One flipped bit must not cost the thousands of rows behind it, nor cost its row unseen."""
+    journal = Journal(tmp_path / "j", max_bytes=1 << 20)
+    journal.open()
+    for number in range(5):
+        row = analytics_pb2.OutcomeRow(row_id=f"r{number}", enrichment_id=f"e{number}")
+        assert journal.append(1, row.SerializeToString())
+    journal.close()
+    [path] = (tmp_path / "j").glob("*.journal")
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b"r1", b"x1").replace(b"r3", b"x3") + bytes(4096))
+    counts = Counts()
+
+    async with SqliteSink(tmp_path / "a.sqlite") as sink:
+        async with AnalyticsBuffer(sink, tmp_path / "j", observer=counts) as buffer:
+            await eventually(lambda: counts.rows["stored"] == 3 and not buffer.waiting)
+        rows = [row.row_id async for row in sink.outcomes(start=datetime(1970, 1, 1, tzinfo=UTC))]
+
+    assert sorted(rows) == ["r0", "r2", "r4"]
+    assert counts.rows["dropped"] == 2
+    assert list((tmp_path / "j").glob("*.journal")) == []
+
+
+async def test_a_spoilt_length_ends_its_file_and_all_behind_it_is_counted(tmp_path: Path) -> None:
+    """Nobody can tell where the next entry begins; nothing is read into the air."""
+    journal = Journal(tmp_path, max_bytes=1 << 20)
+    journal.open()
+    for number in range(5):
+        assert journal.append(1, b"head", bytes([number]))
+    batch = journal.read(1)
+    assert batch is not None
+    [path] = tmp_path.glob("*.journal")
+    with path.open("r+b") as file:
+        file.seek(2 * (13 + 5))
+        file.write(b"\xff\xff\xff\x7f")
+    journal.done(batch)
+
+    batch = journal.read(10)
+
+    assert batch is not None
+    assert [entry.body for entry in batch.entries] == [b"\1"]
+    assert batch.lost == 3
+    journal.done(batch)
+    assert (journal.waiting, journal.read(10)) == (0, None)
+    # It goes on behind it.
+    assert journal.append(1, b"next")
+    batch = journal.read(10)
+    assert batch is not None
+    assert [entry.head for entry in batch.entries] == [b"next"]
+    journal.close()
 
 
 def test_a_file_of_a_process_that_lives_is_left_alone(tmp_path: Path) -> None:

@@ -192,6 +192,16 @@ async def test_a_guardrail_stops_what_fails_and_keeps_it_stopped(tmp_path: Path)
 
     async with world(tmp_path) as again:
         assert not (await again.report()).experiment.running
+        # Somebody has looked and leaves it off: the alert ends, and nothing else.
+        await again.set_traffic(0, reason="seen")
+        assert (
+            'experiment_guardrail_stopped{experiment="qwen3",variant="experimental"} 0'
+            in await again.metrics()
+        )
+        assert "fewer answers succeed" in (await again.report()).experiment.stop_reason
+        async with fails(grpc.StatusCode.FAILED_PRECONDITION) as still:
+            await again.set_traffic(0.2)
+        assert still.reason == "VARIANT_STOPPED"
         answer = await again.set_traffic(0.2, force=True, reason="mended")
         assert answer.experiment.variants[1].traffic == 0.2
         # What stopped it is behind it: the guardrail must not stop it for the same tracks again.

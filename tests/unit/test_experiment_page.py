@@ -1,5 +1,6 @@
 """The page of a report: whole, safe, and right where there is little to show."""
 
+import io
 import re
 from xml.etree import ElementTree
 
@@ -8,6 +9,7 @@ from liner.v1 import experiment_pb2
 from liner_client.experiment_commands import amount, report_block
 from liner_client.experiment_page import page, usd
 from liner_client.render import console
+from rich.console import Console
 
 EVIL = '"><script>alert(1)</script><img src=x onerror=alert(1)>'
 
@@ -71,6 +73,19 @@ def test_an_empty_report_is_a_page_too(points: int) -> None:
         said.experiment.variants.add(variant="control")
 
     assert "Variants" in page(said)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_a_narrow_terminal_shows_every_number_whole(width: int) -> None:
+    """A number whose end is cut off is another number; of a bar the end may go."""
+    screen = Console(width=width, record=True, file=io.StringIO())
+
+    screen.print(report_block(report("tried")))
+
+    shown = screen.export_text()
+    assert max(map(len, shown.splitlines())) <= width
+    assert " 50.0 % █" in shown
+    assert "…" not in shown
 
 
 def test_the_terminal_shows_verdict_and_difference(capsys: pytest.CaptureFixture[str]) -> None:

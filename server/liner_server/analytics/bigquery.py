@@ -183,7 +183,14 @@ class BigQuerySink:
             # "stopped": nothing is wrong with this row but its neighbour.
             faults = [fault for fault in entry["errors"] if fault.get("reason") != "stopped"]
             if faults:
-                bad[int(entry["index"])] = str(faults[0].get("message", faults[0]))
+                why = str(faults[0].get("message", faults[0]))
+                if why.startswith("no such field"):
+                    # The table is older than this release: it lacks a column, and no row is bad.
+                    raise FailedPreconditionError(
+                        f"BigQuery, {table}: {why[:200]}; `liner-server setup-cloud` adds columns",
+                        reason="ANALYTICS_MISSING",
+                    )
+                bad[int(entry["index"])] = why
         if found and not bad:
             raise UnavailableError("BigQuery stopped at no row", reason="ANALYTICS")
         return bad

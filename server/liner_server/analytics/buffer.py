@@ -5,6 +5,7 @@
     backend down      they wait in the journal, a restart or kill -9 included, up to its bound
     past the bound    the newest are dropped, and counted
     refused           set aside in refused.jsonl, and counted as dropped
+    spoilt on disk    passed over, and counted as dropped
 
 Delivery is at least once; a row's id makes it count once.
 """
@@ -210,6 +211,8 @@ class AnalyticsBuffer:
                 self._observer.rows_counted("dropped", len(refused))
         self._journal.done(batch)
         self._observer.rows_counted("stored", stored)
+        if batch.lost:
+            self._observer.rows_counted("dropped", batch.lost)
 
     def _read(self) -> tuple[Batch, dict[Table, list[AnyRow]]] | None:
         batch = self._journal.read(_AT_ONCE)

@@ -2,7 +2,8 @@
 
 Entries are appended with one write each, so a killed process loses none, and read back in order.
 Files that another process left behind are taken over; those of one that lives are locked by it.
-An entry cut off by a power failure ends its file; what came before it is read.
+A spoilt entry is passed over; one that is cut off, or whose length is spoilt, ends its file,
+and what came before it is read. What is lost so is counted.
 """
 
 import fcntl
@@ -51,8 +52,8 @@ class Batch:
     entries: list[Entry]
     segment: _Segment = field(repr=False)
     end: int
-    spoilt: int = 0
-    """Bytes behind the last entry that cannot be read."""
+    lost: int = 0
+    """Entries that cannot be read, as far as they could be counted when the file was opened."""
 
 
 class Journal:
@@ -130,12 +131,9 @@ class Journal:
         segment = batch.segment
         forgotten = batch.end - segment.read
         segment.read = batch.end
-        segment.entries -= len(batch.entries)
+        segment.entries -= len(batch.entries) + batch.lost
         self._waiting_bytes -= forgotten
-        self.waiting -= len(batch.entries)
-        if batch.spoilt:
-            self.waiting -= segment.entries
-            segment.entries = 0
+        self.waiting -= len(batch.entries) + batch.lost
         if segment.read < segment.size:
             return
         if segment is self._active:
@@ -187,6 +185,9 @@ def _adopted(path: Path) -> _Segment | None:
     # Only the frames are read here, to count: a backlog may be large.
     while position + _FRAME.size <= size:
         length = _FRAME.unpack(os.pread(handle, _FRAME.size, position))[0]
+        if not length:
+            # Zeros, as a power failure leaves them.
+            break
         position += _FRAME.size + length
         segment.entries += position <= size
     return segment
@@ -194,17 +195,19 @@ def _adopted(path: Path) -> _Segment | None:
 
 def _batch(segment: _Segment, most: int) -> Batch:
     entries: list[Entry] = []
-    position, end = segment.read, segment.size
+    position, end, lost = segment.read, segment.size, 0
     while len(entries) < most and position < end:
         frame = os.pread(segment.handle, _FRAME.size, position)
-        data, head = b"", 0
-        if len(frame) == _FRAME.size:
-            length, checksum, kind, head = _FRAME.unpack(frame)
-            if length <= end - position - _FRAME.size:
-                data = os.pread(segment.handle, length, position + _FRAME.size)
-        if not data or zlib.crc32(data) != checksum:
+        length = _FRAME.unpack(frame)[0] if len(frame) == _FRAME.size else 0
+        if not 0 < length <= end - position - _FRAME.size:
             _log.error("the analytics journal is cut off", path=str(segment.path), at=position)
-            return Batch(entries, segment, end, spoilt=end - position)
-        entries.append(Entry(kind, data[:head], data[head:]))
+            return Batch(entries, segment, end, lost=segment.entries - len(entries))
+        _, checksum, kind, head = _FRAME.unpack(frame)
+        data = os.pread(segment.handle, length, position + _FRAME.size)
+        if zlib.crc32(data) == checksum:
+            entries.append(Entry(kind, data[:head], data[head:]))
+        else:
+            _log.error("an entry of the analytics journal is spoilt", path=str(segment.path))
+            lost += 1
         position += _FRAME.size + length
-    return Batch(entries, segment, position)
+    return Batch(entries, segment, position, lost=lost)
