@@ -120,7 +120,8 @@ class _Worker:
     places: int
     alive: bool = True
     backlog: deque[tuple[float, Callable[[], None]]] = field(default_factory=deque)
-    jobs: set["_Job"] = field(default_factory=set)
+    jobs: dict["_Job", None] = field(default_factory=dict)
+    """In the order they began: a set's order would differ from run to run."""
 
 
 @dataclass(eq=False)
@@ -189,7 +190,7 @@ class Simulation:
             if not worker.alive:
                 continue
             job = self._next()
-            worker.jobs.add(job)
+            worker.jobs[job] = None
             self.outcome.waits[job.priority].append(self._now - job.arrived)
             self._begin(worker, job)
         waiting = sum(map(len, self._queues.values()))
@@ -247,7 +248,7 @@ class Simulation:
     def _end(self, worker: _Worker, job: _Job) -> None:
         if job not in worker.jobs:
             return
-        worker.jobs.remove(job)
+        del worker.jobs[job]
         self.outcome.done += 1
         self._free.append(worker)
         self._hand_out()

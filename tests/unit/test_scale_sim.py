@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from performance.scale_sim import Assumptions, Scenario, Simulation, quantile
+from performance.scale_sim import Assumptions, Scenario, Simulation, provision, quantile
 
 PLAIN = Assumptions(
     cell_per_second=9,
@@ -65,3 +66,12 @@ def test_provision_covers_cores_and_places() -> None:
     busy = assumed.cell_per_second * assumed.asked_share * assumed.model_seconds
 
     assert assumed.workers() * assumed.places * assumed.utilisation >= busy
+
+
+def test_the_page_shows_what_the_command_prints() -> None:
+    """Its first table; the second one takes ten seconds (`make scale-sim`)."""
+    page = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text()
+    mixes = [Assumptions(audio_share=share) for share in (0.0, 0.05, 0.25, 1.0)]
+
+    for rows in zip(*map(provision, mixes), strict=True):
+        assert f"| {' | '.join([rows[0][0], *(value for _, value in rows)])} |" in page
