@@ -422,10 +422,23 @@ class Settings(BaseSettings):
     def _is_url(cls, value: str | None) -> str | None:
         if not value:
             return None
-        if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
+        host = r"(\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]]+)(:\d{1,5})?"
+        if not re.fullmatch(rf"https?://{host}(/[^\s?#@]*)?", value):
             raise ValueError("must be an http or https URL without user, query or fragment")
         value = value.rstrip("/")
         return value if value.count("/") > 2 else f"{value}/v1"
+
+    @field_validator(
+        "token", "qwen2_api_key", "openai_api_key", "experimental_api_key", mode="before"
+    )
+    @classmethod
+    def _fits_a_header(cls, value: str | SecretStr | None) -> str | None:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        # Files and secret managers like to end in a line break.
+        text = text.strip() if text is not None else None
+        if text and not re.fullmatch(r"[\x21-\x7e]+", text):
+            raise ValueError("holds a blank, a line break or a letter that no key has")
+        return text
 
     @field_validator("failpoints")
     @classmethod
@@ -526,5 +539,10 @@ def _lines(error: ValidationError) -> list[str]:
             continue
         name = str(fault["loc"][0])
         variable = name if name.isupper() else f"LINER_{name.upper()}"
-        lines.append(f"{variable}: {message}; it is {str(fault['input'])[:80]!r}")
+        if variable.endswith(("KEY", "TOKEN")):
+            lines.append(f"{variable}: {message}")
+            continue
+        # A password in an address is no less a secret for being in the wrong place.
+        value = re.sub(r"//[^@\s]*@", "//***@", str(fault["input"]))
+        lines.append(f"{variable}: {message}; it is {value[:80]!r}")
     return lines

@@ -191,6 +191,24 @@ async def test_files_that_are_wrong_are_named(tmp_path: Path) -> None:
     assert found["traces"]["works"] == "FAILS"
 
 
+async def test_an_experiment_whose_model_is_not_configured_is_found(tmp_path: Path) -> None:
+    """The server would refuse to start; so it does over shares that it cannot read."""
+    file = tmp_path / "ab.json"
+    variants = [{"name": "b", "model": "openai", "traffic": 0.2}]
+    file.write_text(json.dumps({"experiments": [{"name": "ab", "variants": variants}]}))
+    environment = {"LINER_EXPERIMENTS_FILE": str(file)}
+
+    without, lacking, _ = await check(tmp_path / "data", **environment)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "experiments.json").write_text("{")
+    _, unreadable, _ = await check(tmp_path / "data")
+
+    assert without == 1
+    assert "tries the model 'openai'" in lacking["experiments"]["detail"]
+    assert unreadable["experiments"]["works"] == "FAILS"
+    assert "experiments.json" in unreadable["experiments"]["detail"]
+
+
 async def test_settings_that_cannot_be_used_end_with_2(tmp_path: Path) -> None:
     """They are no finding: nothing can be tried with them."""
     code, found, text = await check(tmp_path, LINER_GRPC_ADDRESS="0.0.0.0:50051")

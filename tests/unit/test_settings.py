@@ -29,6 +29,40 @@ def test_a_wrong_value_names_its_variable_and_what_it_may_be(monkeypatch, variab
 
 
 @pytest.mark.parametrize(
+    "variable", ["QWEN2_ENDPOINT", "LINER_OPENAI_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]
+)
+def test_a_password_in_an_address_is_refused_and_not_repeated(monkeypatch, variable):
+    """What is said about a wrong setting ends up in logs."""
+    monkeypatch.setenv(variable, "http://user:can/ary@models:8080")
+
+    with pytest.raises(SettingsError, match=f"{variable}.*it is 'http://\\*\\*\\*@models:8080'"):
+        load()
+
+
+@pytest.mark.parametrize("variable", ["OPENAI_API_KEY", "LINER_QWEN2_API_KEY"])
+@pytest.mark.parametrize("key", ["can ary", "can\nary", "canary\u200b"])
+def test_a_key_that_fits_no_header_is_refused_and_not_repeated(monkeypatch, variable, key):
+    """Sent as it is, every call would fail as if the model could not be reached."""
+    monkeypatch.setenv(variable, key)
+
+    with pytest.raises(SettingsError) as error:
+        load()
+
+    assert str(error.value).startswith(f"{variable}: holds a blank")
+    assert "can" not in str(error.value).replace("cannot", "")
+
+
+def test_the_line_break_at_the_end_of_a_key_is_dropped(monkeypatch):
+    """Files and secret managers like to end in one."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary\n")
+
+    key = load().openai_api_key
+
+    assert key is not None
+    assert key.get_secret_value() == "sk-canary"
+
+
+@pytest.mark.parametrize(
     ("variable", "value"),
     [
         ("LINER_GRPC_ADDRESS", "0.0.0.0:50051"),

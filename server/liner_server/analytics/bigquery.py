@@ -261,7 +261,11 @@ def _error(what: str, error: BaseException) -> LinerError | None:
         case exceptions.BadRequest():
             return FailedPreconditionError(text, reason="ANALYTICS_REFUSED")
         case auth_exceptions.DefaultCredentialsError():
-            return FailedPreconditionError(text, reason="ANALYTICS_CREDENTIALS")
+            return FailedPreconditionError(
+                f"BigQuery, {what}: there are none; run as a service account that may use it, or "
+                "`gcloud auth application-default login`",
+                reason="ANALYTICS_CREDENTIALS",
+            )
         case (
             exceptions.GoogleAPICallError()
             | exceptions.RetryError()

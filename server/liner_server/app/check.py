@@ -19,10 +19,12 @@ from pathlib import Path
 
 from liner.v1 import enrichment_pb2
 
+from liner_server import experiments_kept
 from liner_server.app.analytics import place
 from liner_server.app.cloud import names
 from liner_server.app.storage import gcs
 from liner_server.core.calibration import Calibration
+from liner_server.core.experiment import EXPERIMENTAL
 from liner_server.errors import LinerError
 from liner_server.experiments_file import ExperimentsFileError
 from liner_server.experiments_file import read as read_experiments
@@ -293,6 +295,7 @@ async def _analytics(settings: Settings) -> Finding:
 
 
 async def _experiments(settings: Settings) -> Finding:
+    await asyncio.to_thread(experiments_kept.read, settings.data_dir / "experiments.json")
     path = settings.experiments_file
     if path is None:
         return Finding(works=Works.OFF, detail="LINER_EXPERIMENTS_FILE is not set")
@@ -300,6 +303,24 @@ async def _experiments(settings: Settings) -> Finding:
         found = await asyncio.to_thread(read_experiments, path)
     except ExperimentsFileError as error:
         return Finding(works=Works.NO, detail=f"{path}: {error}", todo="mend the file")
+    models = {
+        name
+        for name, configured in (
+            ("qwen2", settings.qwen2_endpoint),
+            ("openai", settings.openai_api_key),
+            (EXPERIMENTAL, settings.experimental_endpoint and settings.experimental_model),
+        )
+        if configured
+    }
+    for experiment in found:
+        for variant in experiment.variants:
+            if variant.model not in models:
+                return Finding(
+                    works=Works.NO,
+                    detail=f"{path}: {experiment.name} tries the model {variant.model[:64]!r}; "
+                    f"configured: {', '.join(sorted(models)) or 'none'}",
+                    todo="configure the model, or mend the file",
+                )
     return Finding(detail=f"{path}: {', '.join(experiment.name for experiment in found)}")
 
 

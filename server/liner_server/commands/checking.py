@@ -56,7 +56,10 @@ def _table(found: list) -> None:  # type: ignore[type-arg]
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("part", "", "found", "what to do", box=None, pad_edge=False)
+    table = Table("part", box=None, pad_edge=False)
+    for name in ("", "found", "what to do"):
+        # A path whose end is cut off names nothing.
+        table.add_column(name, overflow="fold")
     colours = {"works": "green", "off": "dim", "doubt": "yellow", "FAILS": "bold red"}
     for finding in found:
         works = Text(finding.works, style=colours[finding.works])
