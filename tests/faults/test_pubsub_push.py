@@ -329,6 +329,7 @@ async def test_a_pushed_job_is_leased_like_any_other_and_answered_when_it_is_fin
         assert await again
     assert (lease.message.message_id, lease.message.priority) == ("theirs", HIGH)
     assert lease.message.delivery_attempt == 2
+    assert dict(lease.message.attributes) == {"traceparent": "00-1"}, "the trace goes on"
     assert await queue.take_pushed(*pushed(data)), "what is finished is finished"
 
 
@@ -351,4 +352,4 @@ async def test_a_pushed_job_whose_time_ran_out_is_anothers(queue: PubSubQueue) -
 
 def pushed(data: str) -> tuple[Any, str]:
     """Return a message as the endpoint hands it on."""
-    return message_of(envelope(data=data, attributes=None))
+    return message_of(envelope(data=data, attributes={"traceparent": "00-1"}))

@@ -12,6 +12,7 @@ from support.collector import attributes_of, collector
 from support.eventually import eventually
 from support.grpc_errors import fails
 from support.http import fetch
+from support.pubsub_emulator import create, fresh_names, shared_emulator
 from support.scripted_model import refuses, scripted_model
 from support.server import served
 
@@ -55,10 +56,25 @@ async def test_a_call_goes_on_with_its_callers_trace_down_to_the_model(tmp_path:
     assert b"secret title" not in b"".join(span.SerializeToString() for span in spans.spans)
 
 
-async def test_a_job_is_in_the_trace_of_who_submitted_it(tmp_path: Path) -> None:
+async def _on_pubsub() -> dict[str, str]:
+    """Return the settings of a service on topics of its own."""
+    names = fresh_names()
+    await create(shared_emulator(), names)
+    return {
+        "queue": "pubsub",
+        "google_cloud_project": names.project,
+        "pubsub_topic": names.topic,
+        "pubsub_subscription": names.subscription,
+        "pubsub_emulator_host": shared_emulator().address,
+    }
+
+
+@pytest.mark.parametrize("queue", ["sqlite", "pubsub"])
+async def test_a_job_is_in_the_trace_of_who_submitted_it(tmp_path: Path, queue: str) -> None:
     """The hop through the queue must not cut the trace."""
+    settings = await _on_pubsub() if queue == "pubsub" else {}
     async with collector() as spans:
-        async with served(tmp_path, otlp_endpoint=spans.endpoint) as (_, stubs):
+        async with served(tmp_path, otlp_endpoint=spans.endpoint, **settings) as (_, stubs):
             submitted = await stubs.enrichment.SubmitEnrichment(
                 enrichment_pb2.SubmitEnrichmentRequest(track=track_pb2.Track(title="x")),
                 metadata=(("traceparent", TRACEPARENT),),
