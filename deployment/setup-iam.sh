@@ -71,8 +71,11 @@ subscription "$server" roles/pubsub.subscriber high medium low dead-letter resul
 run gcloud projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$server" \
   --role roles/pubsub.viewer --condition None
 if [ -n "${PAUSE:-}" ]; then
-  run gcloud iam roles create linerQueuePauser --project "$PROJECT" --title "Liner: pause" \
-    --permissions pubsub.topics.create,pubsub.topics.delete
+  if [ -n "${DRY_RUN:-}" ] || ! gcloud iam roles describe linerQueuePauser --project "$PROJECT" \
+    >/dev/null 2>&1; then
+    run gcloud iam roles create linerQueuePauser --project "$PROJECT" --title "Liner: pause" \
+      --permissions pubsub.topics.create,pubsub.topics.delete
+  fi
   run gcloud projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$server" \
     --role "projects/$PROJECT/roles/linerQueuePauser" --condition None
 fi
@@ -95,7 +98,7 @@ run gcloud projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$
   --role roles/pubsub.viewer --condition None
 bucket "$worker" roles/storage.objectUser
 dataset "$worker" roles/bigquery.dataEditor
-# Guardrails of experiments are looked at in every process.
+# Changes of experiments' shares are read, by queries, in every process.
 run gcloud projects add-iam-policy-binding "$PROJECT" --member "serviceAccount:$worker" \
   --role roles/bigquery.jobUser --condition None
 secret "$worker" liner-tokens liner-openai-api-key

@@ -151,6 +151,39 @@ def _commands(**environment: str) -> list[str]:
     return found.stdout.splitlines()
 
 
+_GCLOUD = """#!/usr/bin/env bash
+# Refuses, as Google does, to make what is there and to describe what is not.
+case "$*" in
+  "projects describe "*) echo 17 ;;
+  "iam "*" describe "*) grep -qx "$1 $2 ${4%%@*}" "$STATE" ;;
+  "iam "*" create "*) ! grep -qx "$1 $2 $4" "$STATE" && echo "$1 $2 $4" >> "$STATE" ;;
+  "scheduler jobs create "*) ! grep -qx "$1 $2 $5" "$STATE" && echo "$1 $2 $5" >> "$STATE" ;;
+esac
+"""
+
+
+def test_the_accounts_can_be_set_up_again(tmp_path: Path) -> None:
+    """A second run must not end half-way, at the first thing that is there already."""
+    (tmp_path / "state").touch()
+    for name, text in (("gcloud", _GCLOUD), ("bq", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+        "STATE": str(tmp_path / "state"),
+        "DRY_RUN": "",
+        "PAUSE": "1",
+        "GKE": "1",
+    }
+
+    _commands(**environment)
+    made = (tmp_path / "state").read_text()
+    _commands(**environment)
+
+    assert "iam roles linerQueuePauser" in made
+    assert (tmp_path / "state").read_text() == made
+
+
 def test_every_account_that_runs_something_is_made() -> None:
     """A service that names an account which is not there cannot be deployed."""
     made = set(re.findall(r"service-accounts create (\S+)", "\n".join(_commands())))
