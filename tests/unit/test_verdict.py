@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -322,3 +323,19 @@ def test_the_trend_ends_where_the_report_stands() -> None:
     assert (last.estimate, last.lower, last.upper) == (now.estimate, now.lower, now.upper)
     assert len(said.trend) == 2
     assert said.trend[0].difference.lower < last.lower
+
+
+def test_a_shadow_is_never_judged() -> None:
+    """Both sides answer with the same models: nobody may be told to adopt the other one."""
+    clear = tally(
+        (share(500, 1000), share(900, 1000)),
+        [side(CONTROL), side(TREATMENT, success=500, seconds=9.0)],
+    )
+
+    told = verdict.judge(HALF, clear)
+    shadow = verdict.judge(replace(HALF, shadow=True), clear)
+
+    assert told.verdict == STOP
+    assert told.breaches
+    assert (shadow.verdict, shadow.breaches) == (KEEP, [])
+    assert "shadow" in shadow.why

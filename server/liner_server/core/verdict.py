@@ -166,7 +166,12 @@ def _judged(
         for name in tried
         if (breach := _breach(name, found, counts, guardrails, mismatch, control))
     ]
-    verdict, why = _verdict(tried, decides, found, counts, breaches, control)
+    if experiment.shadow:
+        # All variants answer with the usual models: a difference would be chance.
+        breaches, verdict = [], KEEP
+        why = "in the shadow no answer of a model that is tried is used: a replay compares them"
+    else:
+        verdict, why = _verdict(tried, decides, found, counts, breaches, control)
     return Judgement(
         verdict=verdict,
         why=why,
