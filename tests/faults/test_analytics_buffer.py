@@ -15,6 +15,7 @@ from liner_server.analytics.sqlite import SqliteSink
 from liner_server.context import Principal, RequestContext
 from liner_server.core.router import Plan
 from liner_server.ports_analytics import Table
+from support import small_disk
 from support.analytics_kills import outage
 from support.analytics_worker import answer
 from support.bigquery_fake import FakeBigQuery, FaultError, fake_bigquery
@@ -327,6 +328,78 @@ def test_a_full_disk_refuses_an_entry_and_spoils_none(
     assert batch is not None
     assert [entry.head for entry in batch.entries] == [b"before", b"after"]
     journal.close()
+
+
+_FULL = """
+import asyncio
+import sys
+from collections import Counter
+from pathlib import Path
+
+from liner_server.analytics.buffer import AnalyticsBuffer
+from liner_server.context import Principal, RequestContext
+from liner_server.core.router import Plan
+from liner_server.errors import UnavailableError
+from support.analytics_worker import answer
+from support.eventually import eventually
+
+CONTEXT = RequestContext(
+    request_id="r", principal=Principal(name="t", roles=frozenset()), deadline=1e12
+)
+PLAN = Plan(lanes=(), experiment="e", variant="control", allocation="control=1", unit="t")
+DISK = Path(sys.argv[1])
+counted = Counter()
+
+
+class Counts:
+    def rows_counted(self, outcome, count):
+        counted[outcome] += count
+
+    def rows_waiting(self, count):
+        pass
+
+
+class Sink:
+    down, seen = True, set()
+
+    async def insert(self, table, rows):
+        if self.down:
+            raise UnavailableError("it is down", reason="ANALYTICS")
+        self.seen.update(row.row_id for row in rows)
+        return []
+
+
+async def main():
+    sink = Sink()
+    async with AnalyticsBuffer(sink, DISK / "j", observer=Counts()) as buffer:
+
+        async def note(count):
+            for _ in range(count):
+                buffer.answered(
+                    PLAN, answer("n"), CONTEXT, operation="enrich", outcome="ok", seconds=0.1
+                )
+
+        ballast = DISK / "ballast"
+        ballast.write_bytes(bytes(3 << 20))
+        await note(3000)
+        kept = buffer.waiting
+        assert 0 < kept < 3000, kept
+        assert counted["dropped"] == 3000 - kept, counted
+        ballast.unlink()
+        await note(500)
+        assert buffer.waiting == kept + 500, (buffer.waiting, kept)
+        sink.down = False
+        await eventually(lambda: not buffer.waiting, within=30)
+        assert len(sink.seen) == kept + 500, (len(sink.seen), kept)
+
+
+asyncio.run(main())
+"""
+
+
+def test_a_disk_that_is_full_drops_rows_counts_them_and_goes_on_with_room(tmp_path: Path) -> None:
+    """On a real small disk: what it took is whole, and each row that it refused is counted."""
+    small_disk.run(tmp_path, _FULL)
 
 
 async def test_no_row_is_lost_or_counted_twice_by_an_outage_with_kills(tmp_path: Path) -> None:
