@@ -7,6 +7,7 @@ only, never over a person's or a guardrail's.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -29,6 +30,9 @@ _SETTINGS, _GUARDRAIL = "(settings)", "(guardrail)"
 
 _LEARN_SECONDS = 3.0
 """How long a start waits to hear what other servers changed."""
+
+_LOOK_REST = 10
+"""Times a look's length between the beginnings of two: counting many tracks takes its time."""
 
 _PERIODS = 48
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -82,6 +86,8 @@ class Experiments:
         self._now = now
         self._changes: dict[str, analytics_pb2.TrafficRow] = {}
         self._current: tuple[Experiment, ...] = ()
+        self._look_after = -math.inf
+        """When guardrails may be looked at again, in `time.monotonic`."""
         self._unkept = False
         """Whether the file, which could not be written, lacks a change that is followed."""
         self._changing = asyncio.Lock()
@@ -136,7 +142,11 @@ class Experiments:
             LinerError: the counts cannot be had.
 
         """
-        response, _ = await self._judge(self._named(name), start, end)
+        experiment, now = self._named(name), self._now()
+        window = self._window(experiment, now, start=start, end=end)
+        tally = await self._counting().tally(window)
+        response = verdict.report(experiment, tally, window, now=now, guardrails=self._guardrails)
+        response.experiment.CopyFrom(self._described(experiment))
         return response
 
     async def set_traffic(
@@ -205,14 +215,13 @@ class Experiments:
         if self._unkept:
             async with self._changing:
                 await self._keep_if_possible()
-        if not self._guards:
+        began = time.monotonic()
+        if not self._guards or began < self._look_after:
             return
         for experiment in self._current:
-            if not experiment.running:
-                continue
-            _, breaches = await self._judge(experiment, None, None)
-            for breach in breaches:
-                await self._stop(experiment.name, breach)
+            if experiment.running:
+                await self._look_at(experiment)
+        self._look_after = began + _LOOK_REST * (time.monotonic() - began)
 
     async def _learn(self) -> None:
         """Take over the changes that other servers made."""
@@ -242,22 +251,30 @@ class Experiments:
             "guardrail stopped a variant", experiment=name, variant=breach.variant, why=breach.why
         )
 
-    async def _judge(
-        self, experiment: Experiment, start: datetime | None, end: datetime | None
-    ) -> tuple[experiment_pb2.GetReportResponse, Sequence[verdict.Breach]]:
+    async def _look_at(self, experiment: Experiment) -> None:
+        window = self._window(experiment, self._now())
+        tally = await self._counting().tally(window, bins=False)
+        judged = verdict.judge(experiment, tally, guardrails=self._guardrails)
+        for breach in judged.breaches:
+            await self._stop(experiment.name, breach)
+
+    def _counting(self) -> AnalyticsSink:
         if self._sink is None:
             raise FailedPreconditionError(
                 "LINER_ANALYTICS=off: nothing is counted", reason="ANALYTICS_OFF"
             )
-        now = self._now()
-        began = self._began(experiment.name)
-        window = spread(experiment.name, start or self._resumed(experiment) or began, end or now)
-        tally = await self._sink.tally(window)
-        response, breaches = verdict.report(
-            experiment, tally, window, now=now, guardrails=self._guardrails
-        )
-        response.experiment.CopyFrom(self._described(experiment))
-        return response, breaches
+        return self._sink
+
+    def _window(
+        self,
+        experiment: Experiment,
+        now: datetime,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> Window:
+        began = self._resumed(experiment) or self._began(experiment.name)
+        return spread(experiment.name, start or began, end or now)
 
     async def _watch(self) -> None:
         while True:

@@ -174,9 +174,7 @@ class _Run:
         )
         end = max(now, began + timedelta(seconds=1))
         window = Window(experiment=experiment.name, start=began, end=end, width=end - began)
-        response, _ = verdict.report(
-            experiment, _tally(self._sides), window, now=now, control=STORED
-        )
+        response = verdict.report(experiment, _tally(self._sides), window, now=now, control=STORED)
         response.experiment.running = False
         response.experiment.start_time.FromDatetime(began)
         # Both sides answered every track: there were no shares to speak of.

@@ -4,6 +4,7 @@ import itertools
 import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -125,6 +126,19 @@ async def insert(sink: AnalyticsSink, *rows: object) -> None:
             analytics_pb2.TrafficRow: Table.TRAFFIC,
         }[type(row)]  # type: ignore[index]
         assert await sink.insert(table, [row]) == []  # type: ignore[list-item]
+
+
+async def test_a_judgement_is_the_same_without_the_bins(sink: AnalyticsSink) -> None:
+    """Guardrails are looked at all day and need no distributions."""
+    await insert(sink, answer("a1"), judged("j1", accepted=True, enrichment="x"))
+
+    whole = await sink.tally(window())
+    short = await sink.tally(window(), bins=False)
+
+    assert whole.seconds
+    assert whole.confidence
+    assert whole.reliability
+    assert short == replace(whole, seconds=(), confidence=(), reliability=())
 
 
 async def test_nothing_stored_counts_nothing(sink: AnalyticsSink) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import grpc
@@ -13,7 +14,10 @@ import pytest
 from liner.v1 import analytics_pb2, enrichment_pb2, experiment_pb2, track_pb2
 from liner_server.analytics.sqlite import SqliteSink
 from liner_server.app import App
-from liner_server.ports_analytics import Table
+from liner_server.core.experiment import Experiment
+from liner_server.experiments import Experiments
+from liner_server.ports_analytics import Table, Tally, Window
+from liner_server.telemetry import Telemetry
 from support.asking import answering
 from support.eventually import eventually
 from support.grpc_errors import fails
@@ -261,6 +265,40 @@ async def test_a_process_without_guards_follows_and_stops_nothing(tmp_path: Path
         await eventually(stopped)
 
     assert 'experiment_guardrail_stopped{experiment="qwen3",variant="experimental"} 0' in before
+
+
+class SlowSink(SqliteSink):
+    """Counts as slowly as a file of millions of rows."""
+
+    looks = 0
+
+    async def tally(self, window: Window, *, bins: bool = True) -> Tally:
+        """Count after a while."""
+        self.looks += 1
+        await asyncio.sleep(0.2)
+        return await super().tally(window, bins=bins)
+
+
+async def test_looks_at_many_tracks_leave_the_machine_to_others(tmp_path: Path) -> None:
+    """A count that takes half a minute, once a minute, would take half a core for ever."""
+    async with (
+        SlowSink(tmp_path / "a.sqlite") as sink,
+        Experiments(
+            [Experiment(name="e")],
+            sink=sink,
+            rows=None,
+            state=tmp_path / "experiments.json",
+            observer=Telemetry(),
+            check_every=timedelta(hours=1),
+        ) as experiments,
+    ):
+        await eventually(lambda: sink.looks == 1)
+        before = time.monotonic()
+        await eventually(lambda: experiments._look_after > before)
+        for _ in range(5):
+            await experiments.check()
+
+    assert sink.looks == 1 or time.monotonic() - before > 1.5
 
 
 async def test_a_share_that_was_set_outlives_a_restart_and_the_settings(tmp_path: Path) -> None:

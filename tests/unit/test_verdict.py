@@ -290,7 +290,7 @@ def test_a_report_says_how_each_variant_did() -> None:
         reliability=[Bin(variant=TREATMENT, bin=8, count=10, accepted=9, total=8.4)],
     )
 
-    said, _ = verdict.report(HALF, counts, WINDOW, now=START + timedelta(hours=2))
+    said = verdict.report(HALF, counts, WINDOW, now=START + timedelta(hours=2))
 
     control, tried = said.variants
     assert (control.variant, tried.variant, tried.tracks) == (CONTROL, TREATMENT, 1000)
@@ -316,7 +316,7 @@ def test_the_trend_ends_where_the_report_stands() -> None:
     ]
     counts = Tally(periods=[side(CONTROL), side(TREATMENT)], reviewed=reviewed)
 
-    said, _ = verdict.report(HALF, counts, WINDOW, now=START + timedelta(hours=9))
+    said = verdict.report(HALF, counts, WINDOW, now=START + timedelta(hours=9))
 
     [now] = [d for d in said.differences if d.metric == "accept_rate"]
     last = said.trend[-1].difference

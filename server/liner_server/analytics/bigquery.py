@@ -109,7 +109,7 @@ class BigQuerySink:
             left = [pair for position, pair in enumerate(left) if position not in bad]
         return refused
 
-    async def tally(self, window: Window) -> Tally:
+    async def tally(self, window: Window, *, bins: bool = True) -> Tally:
         """Return the counts; see the port."""
         micros = (window.start - _EPOCH) // timedelta(microseconds=1)
         parameters = [
@@ -121,17 +121,10 @@ class BigQuerySink:
                 "width", "INT64", max(1, window.width // timedelta(microseconds=1))
             ),
         ]
-        names = (
-            queries.PERIODS,
-            queries.REVIEWED,
-            queries.ASSIGNED,
-            queries.SECONDS,
-            queries.CONFIDENCE,
-            queries.RELIABILITY,
-        )
+        names = (*queries.JUDGED, *(queries.BINNED if bins else ()))
         answers = await asyncio.gather(*(self._ask(name, parameters) for name in names))
         found = dict(zip(names, answers, strict=True))
-        return queries.tally(found.__getitem__)
+        return queries.tally(found.__getitem__, bins=bins)
 
     async def traffic(self) -> Sequence[analytics_pb2.TrafficRow]:
         """Return the changes of shares; see the port."""

@@ -140,8 +140,15 @@ def for_sqlite(statement: str) -> str:
     return text.replace("DIV((", "((").replace("), @width)", ") / @width)")
 
 
-def tally(ask: Ask) -> Tally:
-    """Return the counts that the statements find."""
+JUDGED = (PERIODS, REVIEWED, ASSIGNED)
+"""What a judgement needs."""
+
+BINNED = (SECONDS, CONFIDENCE, RELIABILITY)
+"""What a report shows besides."""
+
+
+def tally(ask: Ask, *, bins: bool) -> Tally:
+    """Return the counts that the statements find; `bins`: those of `BINNED` too."""
     return Tally(
         periods=[_period(found) for found in ask(PERIODS)],
         reviewed=[_reviewed(found) for found in ask(REVIEWED)],
@@ -153,9 +160,9 @@ def tally(ask: Ask) -> Tally:
             )
             for found in ask(ASSIGNED)
         ],
-        seconds=_bins(ask(SECONDS), "tracks"),
-        confidence=_bins(ask(CONFIDENCE), "tracks"),
-        reliability=_bins(ask(RELIABILITY), "field_count"),
+        seconds=_bins(ask(SECONDS), "tracks") if bins else (),
+        confidence=_bins(ask(CONFIDENCE), "tracks") if bins else (),
+        reliability=_bins(ask(RELIABILITY), "field_count") if bins else (),
     )
 
 

@@ -93,7 +93,7 @@ class SqliteSink:
         await self._file.write(work)
         return refused
 
-    async def tally(self, window: Window) -> Tally:
+    async def tally(self, window: Window, *, bins: bool = True) -> Tally:
         """Return the counts; see the port."""
         start, end = _micros(window.start), _micros(window.end)
         bound = {
@@ -105,7 +105,7 @@ class SqliteSink:
         }
         # All of one state of the file.
         return await self._file.read(
-            lambda db: queries.tally(lambda statement: _asked(db, statement, bound))
+            lambda db: queries.tally(lambda statement: _asked(db, statement, bound), bins=bins)
         )
 
     async def traffic(self) -> Sequence[analytics_pb2.TrafficRow]:

@@ -110,8 +110,8 @@ def report(
     now: datetime,
     guardrails: Guardrails | None = None,
     control: str = CONTROL,
-) -> tuple[experiment_pb2.GetReportResponse, Sequence[Breach]]:
-    """Return what the counts say, and the guardrails that were passed."""
+) -> experiment_pb2.GetReportResponse:
+    """Return what the counts say, for people."""
     counts = _Counts(tally)
     judged = _judged(experiment, tally, counts, guardrails or Guardrails(), control)
     tried = [variant.name for variant in experiment.variants]
@@ -132,7 +132,7 @@ def report(
     alpha = _alpha(judged.decides, tried)
     for name in tried:
         response.trend.extend(_trend(name, judged.decides, tally, window, alpha, now, control))
-    return response, judged.breaches
+    return response
 
 
 def _alpha(metric: str, tried: Sequence[str]) -> float:
