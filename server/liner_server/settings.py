@@ -66,6 +66,13 @@ class AnalyticsBackend(StrEnum):
     OFF = "off"
 
 
+class BigQueryWrites(StrEnum):
+    """How rows travel to BigQuery."""
+
+    INSERT_ALL = "insertall"
+    STORAGE = "storage"
+
+
 class TrackIds(StrEnum):
     """What rows show for a track."""
 
@@ -353,6 +360,13 @@ class Settings(BaseSettings):
     ] = None
     """HOST:PORT of a BigQuery emulator, in place of Google's service."""
 
+    bigquery_writes: BigQueryWrites = BigQueryWrites.INSERT_ALL
+    """insertall: streamed by REST. storage: by the Storage Write API, which costs less and needs
+    the extra liner[bqstorage]."""
+
+    bigquery_write_emulator_host: str | None = None
+    """HOST:PORT of an emulator of the Storage Write API, beside BIGQUERY_EMULATOR_HOST."""
+
     analytics_days: Annotated[float, Field(ge=0, le=36_500)] = 400.0
     """How long rows are kept; 0: for ever. In BigQuery `setup-cloud` sets it."""
 
@@ -473,6 +487,14 @@ class Settings(BaseSettings):
     def _bigquery_is_whole(self) -> Self:
         if self.analytics is AnalyticsBackend.BIGQUERY and not self.google_cloud_project:
             raise ValueError("LINER_ANALYTICS=bigquery needs GOOGLE_CLOUD_PROJECT")
+        emulators = self.bigquery_emulator_host, self.bigquery_write_emulator_host
+        if self.bigquery_writes is BigQueryWrites.STORAGE and bool(emulators[0]) != bool(
+            emulators[1]
+        ):
+            raise ValueError(
+                "LINER_BIGQUERY_WRITES=storage with an emulator needs both BIGQUERY_EMULATOR_HOST "
+                "and LINER_BIGQUERY_WRITE_EMULATOR_HOST"
+            )
         return self
 
     @model_validator(mode="after")

@@ -12,9 +12,11 @@ import pytest
 from liner.v1 import analytics_pb2
 from liner_server.analytics.bigquery import BigQuerySink, Place
 from liner_server.analytics.bigquery_setup import set_up
+from liner_server.analytics.bigquery_write import BigQueryWriteSink
 from liner_server.analytics.sqlite import SqliteSink
 from liner_server.ports_analytics import AnalyticsSink, Assigned, Sums, Table, Window
 from support.bigquery_fake import fake_bigquery
+from support.bigquery_write_fake import bigquery_write_fake
 from support.local_bigquery import local_bigquery
 
 Open = Callable[[Path], AbstractAsyncContextManager[AnalyticsSink]]
@@ -24,10 +26,10 @@ _ids = itertools.count()
 
 
 @pytest.fixture(scope="module")
-def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a local-bigquery, one for all tests: it takes seconds to start."""
-    with local_bigquery(tmp_path_factory.mktemp("bigquery")) as address:
-        yield address
+def emulator(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """The addresses of a local-bigquery, one for all tests: it takes seconds to start."""
+    with local_bigquery(tmp_path_factory.mktemp("bigquery")) as addresses:
+        yield addresses
 
 
 @asynccontextmanager
@@ -38,15 +40,22 @@ async def sqlite(folder: Path) -> AsyncIterator[AnalyticsSink]:
 
 
 @asynccontextmanager
-async def bigquery(address: str) -> AsyncIterator[AnalyticsSink]:
-    """Open the backend of BigQuery on an emulator, in a dataset of its own."""
-    place = Place(project="liner-test", dataset=f"d{next(_ids)}", emulator=address)
+async def bigquery(address: str, write: str | None = None) -> AsyncIterator[AnalyticsSink]:
+    """Open the backend of BigQuery on an emulator, in a dataset of its own; `write`: with the
+    Storage Write API there.
+    """
+    place = Place(
+        project="liner-test",
+        dataset=f"d{next(_ids)}",
+        emulator=address,
+        write_emulator=write,
+    )
     assert [part.state async for part in set_up(place)] == ["created"] * 4
-    async with BigQuerySink(place) as sink:
+    async with BigQueryWriteSink(place) if write else BigQuerySink(place) as sink:
         yield sink
 
 
-@pytest.fixture(params=["sqlite", "fake", "local-bigquery"])
+@pytest.fixture(params=["sqlite", "fake", "fake-write", "local-bigquery", "local-bigquery-write"])
 async def sink(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[AnalyticsSink]:
     """The backend under test, empty."""
     if request.param == "sqlite":
@@ -56,8 +65,13 @@ async def sink(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
         with fake_bigquery() as (_, address):
             async with bigquery(address) as opened:
                 yield opened
+    elif request.param == "fake-write":
+        with fake_bigquery() as (kept, address):
+            async with bigquery_write_fake(kept) as write, bigquery(address, write) as opened:
+                yield opened
     else:
-        async with bigquery(request.getfixturevalue("emulator")) as opened:
+        rest, write = request.getfixturevalue("emulator")
+        async with bigquery(rest, write if request.param.endswith("write") else None) as opened:
             yield opened
 
 

@@ -2,6 +2,7 @@
 
 import os
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,16 +10,19 @@ import pytest
 from liner.v1 import analytics_pb2
 from liner_server.analytics.bigquery import BigQuerySink, Place
 from liner_server.analytics.bigquery_setup import set_up
+from liner_server.analytics.bigquery_write import BigQueryWriteSink
 from liner_server.analytics.buffer import AnalyticsBuffer
 from liner_server.analytics.journal import Journal
 from liner_server.analytics.sqlite import SqliteSink
 from liner_server.context import Principal, RequestContext
 from liner_server.core.router import Plan
+from liner_server.errors import UnavailableError
 from liner_server.ports_analytics import Table
 from support import small_disk
 from support.analytics_kills import outage
 from support.analytics_worker import answer
 from support.bigquery_fake import FakeBigQuery, FaultError, fake_bigquery
+from support.bigquery_write_fake import bigquery_write_fake
 from support.eventually import eventually
 
 CONTEXT = RequestContext(
@@ -80,6 +84,36 @@ async def place(tmp_path: Path) -> "object":
         async for _ in set_up(where):
             pass
         yield kept, where
+
+
+async def test_the_write_api_loses_no_row_to_faults_and_sends_zeros(
+    tmp_path: Path, place: tuple[FakeBigQuery, Place]
+) -> None:
+    """Down, over its quota, a column late: by gRPC the same becomes of rows as by REST."""
+    kept, where = place
+    counts = Counts()
+    del kept.tables["ai_experiments"]["schema"]["fields"][-1]
+    kept.db.execute("ALTER TABLE ai_experiments DROP COLUMN fields")
+    kept.failures += [FaultError(503, "backendError", "down"), FaultError(429, "quota", "slow")]
+    async with (
+        bigquery_write_fake(kept) as address,
+        BigQueryWriteSink(replace(where, write_emulator=address)) as sink,
+        AnalyticsBuffer(sink, tmp_path / "j", observer=counts) as buffer,
+    ):
+        note(buffer)
+        await eventually(lambda: not kept.failures and counts.rows["spilled"] == 1)
+        assert [part.note async for part in set_up(where) if part.state == "changed"] == [
+            "new columns: fields"
+        ]
+        await eventually(lambda: counts.rows["stored"] == 1, within=20)
+    async with BigQueryWriteSink(replace(where, write_emulator=address)) as sink:
+        with pytest.raises(UnavailableError):
+            await sink.insert(Table.OUTCOMES, [analytics_pb2.OutcomeRow(row_id="r")])
+
+    assert counts.rows["dropped"] == 0
+    # Left out, they would be NULL, and a row with from_cache NULL counts nowhere.
+    found = kept.db.execute("SELECT from_cache, needs_review, cost_usd FROM ai_experiments")
+    assert found.fetchall() == [(0, 0, 0.0)]
 
 
 async def test_an_outage_delays_rows_and_loses_none(

@@ -11,11 +11,14 @@ from pathlib import Path
 
 import pytest
 from google.cloud import bigquery
-from liner.v1 import analytics_pb2
+from liner.v1 import analytics_pb2, enrichment_pb2, track_pb2
 from liner_server.analytics.bigquery import Place
 from liner_server.analytics.sqlite import SqliteSink
 from liner_server.ports_analytics import Table
 from support.bigquery_fake import FakeBigQuery, fake_bigquery
+from support.bigquery_write_fake import bigquery_write_fake
+from support.eventually import eventually
+from support.server import served
 
 
 def run(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -152,3 +155,28 @@ async def test_judged_scores_are_exported_as_calibrate_reads_them(tmp_path: Path
     assert fitted.returncode == 0, fitted.stderr
     [curve] = json.loads(table.read_text())["curves"]
     assert (curve["field"], curve["source"]) == ("genre", "qwen2:m:p")
+
+
+async def test_a_server_writes_its_rows_by_the_storage_write_api(tmp_path: Path) -> None:
+    """From an answer to a row that a report would count."""
+    with fake_bigquery() as (kept, address):
+        await asyncio.to_thread(set_up, address)
+        async with (
+            bigquery_write_fake(kept) as write,
+            served(
+                tmp_path,
+                analytics="bigquery",
+                google_cloud_project="liner-test",
+                bigquery_emulator_host=address,
+                bigquery_writes="storage",
+                bigquery_write_emulator_host=write,
+            ) as (_, stubs),
+        ):
+            await stubs.enrichment.EnrichMetadata(
+                enrichment_pb2.EnrichMetadataRequest(track=track_pb2.Track(title="x"))
+            )
+            await eventually(lambda: kept.count("ai_experiments") == 1)
+        appended = "POST /bigquery/v2/projects/p/datasets/d/tables/ai_experiments/insertAll"
+        inserted = [call for call in kept.calls if call.endswith("/insertAll")]
+
+    assert inserted == [appended], "the fake's own call, and none by REST"

@@ -46,8 +46,10 @@ sys.exit(main())
 
 
 @contextmanager
-def local_bigquery(folder: Path) -> Iterator[str]:
-    """Yield the HOST:PORT of an empty emulator; skips where there is none."""
+def local_bigquery(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield the HOST:PORTs of an empty emulator, of REST and of the Storage Write API; skips where
+    there is none.
+    """
     python = Path(os.environ.get("LINER_LOCAL_BIGQUERY") or _MADE) / "bin" / "python"
     if not os.access(python, os.X_OK):
         pytest.skip("local-bigquery is missing: make local-bigquery (needs Python 3.13)")
@@ -65,7 +67,7 @@ def local_bigquery(folder: Path) -> Iterator[str]:
         )
     try:
         _wait(process, port, folder / "log")
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{port}", f"127.0.0.1:{grpc_port}"
     finally:
         process.terminate()
         try:

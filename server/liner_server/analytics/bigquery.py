@@ -54,6 +54,8 @@ class Place:
     dataset: str
     emulator: str | None = None
     """HOST:PORT of an emulator, in place of Google's service."""
+    write_emulator: str | None = None
+    """HOST:PORT of an emulator of the Storage Write API, where rows go that way."""
 
     def client(self) -> bigquery.Client:
         """Return a client; whoever takes it closes it.

@@ -14,12 +14,18 @@ from liner_server.core.router import Lanes
 from liner_server.experiments import Experiments
 from liner_server.experiments_file import ExperimentsFileError, read
 from liner_server.ports_analytics import AnalyticsSink
-from liner_server.settings import AnalyticsBackend, Settings, SettingsError, TrackIds
+from liner_server.settings import (
+    AnalyticsBackend,
+    BigQueryWrites,
+    Settings,
+    SettingsError,
+    TrackIds,
+)
 from liner_server.telemetry import Telemetry
 
 if TYPE_CHECKING:
     # Half a second and 20 MB that only those who use BigQuery shall spend.
-    from liner_server.analytics.bigquery import Place
+    from liner_server.analytics.bigquery import BigQuerySink, Place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,11 +80,30 @@ async def open_sink(settings: Settings, stack: AsyncExitStack) -> AnalyticsSink 
                 SqliteSink(settings.data_dir / "analytics.sqlite")
             )
         case AnalyticsBackend.BIGQUERY:
-            from liner_server.analytics.bigquery import BigQuerySink
-
-            return await stack.enter_async_context(BigQuerySink(place(settings)))
+            return await stack.enter_async_context(bigquery_sink(settings)(place(settings)))
         case AnalyticsBackend.OFF:
             return None
+
+
+def bigquery_sink(settings: Settings) -> "type[BigQuerySink]":
+    """Return the backend on BigQuery that the settings ask for.
+
+    Raises:
+        SettingsError: what it needs is not installed.
+
+    """
+    from liner_server.analytics.bigquery import BigQuerySink
+
+    if settings.bigquery_writes is BigQueryWrites.INSERT_ALL:
+        return BigQuerySink
+    try:
+        from liner_server.analytics.bigquery_write import BigQueryWriteSink
+    except ImportError as error:
+        raise SettingsError(
+            "LINER_BIGQUERY_WRITES=storage needs the extra liner[bqstorage]; it is not installed "
+            f"({error})"
+        ) from error
+    return BigQueryWriteSink
 
 
 def place(settings: Settings) -> "Place":
@@ -89,6 +114,7 @@ def place(settings: Settings) -> "Place":
         project=settings.google_cloud_project or "",
         dataset=settings.bigquery_dataset,
         emulator=settings.bigquery_emulator_host,
+        write_emulator=settings.bigquery_write_emulator_host,
     )
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from liner.v1 import enrichment_pb2
 
 from liner_server import experiments_kept
-from liner_server.app.analytics import place
+from liner_server.app.analytics import bigquery_sink, place
 from liner_server.app.cloud import names
 from liner_server.app.storage import gcs
 from liner_server.core.calibration import Calibration
@@ -283,6 +283,7 @@ async def _analytics(settings: Settings) -> Finding:
         return await _database(settings.data_dir / "analytics.sqlite")
     from liner_server.analytics.bigquery_setup import set_up
 
+    bigquery_sink(settings)
     parts = [part async for part in set_up(place(settings), dry_run=True)]
     if lacking := [part.path for part in parts if part.state != "exists"]:
         return Finding(
