@@ -48,7 +48,8 @@ def test_music_is_cut_into_clips_of_several_lengths(tmp_path: Path) -> None:
     rows = recordings.cut((source, _recording(tmp_path, 30)), into=tmp_path / "clips")
 
     lengths = [len(read(Path(row["path"]), SAMPLE_RATE)) / SAMPLE_RATE for row in rows]
-    assert lengths == pytest.approx([20, 6, 2], abs=0.01)
+    assert lengths[:2] == pytest.approx([20, 6], abs=0.01)
+    assert 1 <= lengths[2] <= 3
     assert len({row["split"] for row in rows}) == 1
 
 

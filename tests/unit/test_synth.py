@@ -47,6 +47,40 @@ def test_drums_fall_on_the_beat() -> None:
     assert (loud[:, : RATE // 20].max(1) > 3 * loud[:, -RATE // 20 :].max(1)).all()
 
 
+def test_loops_are_of_all_lengths_and_ends() -> None:
+    """What the tables are fitted on decides what they can do: short ones, and not only tidy ones."""
+    drawn = [draw(seed, loop=True) for seed in range(300)]
+
+    beats = [piece.seconds * piece.bpm / 60 for piece in drawn]
+    exact = [abs(count - round(count)) < 0.01 for count in beats]
+    assert 0.4 < sum(exact) / len(exact) < 0.8
+    assert sum(piece.seconds < 3 for piece in drawn) > 60
+    assert any(piece.stop_beat is not None for piece in drawn)
+    assert any(piece.delay_seconds for piece in drawn)
+    assert any(piece.octave_open for piece in drawn)
+    assert all(piece.seconds >= 1 for piece in drawn if piece.stop_beat is None)
+
+
+def test_after_the_last_beat_of_a_loop_nothing_begins() -> None:
+    """What rings on after a loop must be a tail, and not the next bar."""
+    piece = Piece(bpm=120, key="C major", style="metronome", seconds=4, stop_beat=4, seed=3)
+
+    mono = np.abs(render(piece, sample_rate=RATE).mean(1))
+
+    assert mono[: 2 * RATE].max() > 0.1
+    assert mono[int(2.6 * RATE) :].max() < 0.01
+
+
+def test_a_single_drum_can_be_left_of_a_groove() -> None:
+    """Nobody can say whether a lone hat plays fourths or eighths: both are right."""
+    hat = Piece(bpm=120, key="C major", style="drums", mute=("kick", "snare"))
+    kit = Piece(bpm=120, key="C major", style="drums")
+
+    assert hat.octave_open
+    assert not kit.octave_open
+    assert not Piece(bpm=120, key="C major", style="metronome").octave_open
+
+
 def test_a_riff_of_one_chord_does_not_say_its_key() -> None:
     """A label that nobody can hear would count a good ear wrong."""
     riff = Piece(bpm=120, key="G major", style="riff", seconds=2, seed=3)

@@ -10,7 +10,7 @@ costs a user more than an odd tempo for a bird.
 import numpy as np
 from numpy.typing import NDArray
 
-from liner_server.audio import chroma, musicnn, tagger
+from liner_server.audio import chroma, loop, musicnn, tagger
 from liner_server.audio.measurements import Content
 from liner_server.audio.spectra import (
     SAMPLE_RATE,
@@ -73,6 +73,7 @@ def embedding_of(mono: Floats, *, patches: int = PATCHES) -> Floats:
 def describe(mono: Floats) -> tuple[list[str], Floats]:
     """Return the names of the features and their values for a signal that is not silent."""
     edges = _edge_features(mono)
+    cut = loop.measure(mono)
     surplus = max(0, len(mono) - _HEARD_SECONDS * SAMPLE_RATE) // 2
     mono = mono[surplus : len(mono) - surplus]
     mono = mono / (np.abs(mono).max() + 1e-9)
@@ -84,6 +85,7 @@ def describe(mono: Floats) -> tuple[list[str], Floats]:
         **_pitch_features(mono),
         **_repetition_features(spectra),
         **edges,
+        **dict(zip(*loop.describe(cut), strict=True)),
         "log seconds": float(np.log(max(0.2, len(mono) / SAMPLE_RATE))),
     }
     return list(features), np.array(list(features.values()))

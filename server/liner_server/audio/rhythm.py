@@ -1,10 +1,11 @@
-"""What a signal's rhythm looks like to two independent listeners, and how well a tempo fits it.
+"""What a signal's rhythm looks like to three independent listeners, and how well a tempo fits it.
 
 One listener is spectral flux: where new energy appears, in all bands and in the lowest. The other
 is BeatNet: where a network trained on records taps its foot. Each gives envelopes over time; a
 tempo fits one if the envelope repeats after a beat, two beats, a bar (autocorrelation) and pulses
 at that rate (Fourier). The two measures fail differently: the first also likes slower multiples,
-the second faster ones.
+the second faster ones. The third, for short files, is the file itself: `loop` says how its strokes
+lie in it, and most loops are whole bars long.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liner_server.audio import beatnet
+from liner_server.audio import loop as loops
 from liner_server.audio.spectra import (
     SAMPLE_RATE,
     Floats,
@@ -42,6 +44,13 @@ _CONFUSIONS = (1 / 3, 0.5, 2 / 3, 0.75, 1.0, 4 / 3, 1.5, 2.0, 3.0)
 """Ratios at which estimators mistake one tempo for another."""
 
 _MOST_CANDIDATES = 20
+
+_LOOP_BEATS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
+"""Lengths of one to eight bars: candidates in a file that may be a loop, whoever favours them."""
+
+_LONGEST_LOOP_SECONDS = 20.0
+_AT_ONCE = 0.03
+"""Seconds of silence in front that a loop may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +90,7 @@ class Envelope:
 class Rhythm:
     """Everything the tempo is judged by."""
 
-    seconds: float
+    loop: loops.Loop
     """Of the signal, before it was repeated."""
 
     onsets: Envelope
@@ -100,10 +109,16 @@ class Rhythm:
     beat_strength: float
     """Mean height of the beats counted: how sure the networks are that there is a beat."""
 
+    @property
+    def seconds(self) -> float:
+        """Length of the signal, before it was repeated."""
+        return self.loop.seconds
+
 
 def hear(mono: Floats) -> Rhythm:
     """Return the rhythm of a mono signal at 22,050 Hz that is not silent."""
     seconds = len(mono) / SAMPLE_RATE
+    loop = loops.measure(mono)
     if seconds < _SHORT_SECONDS:
         # Most short files are loops. Played round they repeat as their maker meant them to, and
         # the network, which needs seconds to find the beat, gets them.
@@ -116,7 +131,7 @@ def hear(mono: Floats) -> Rhythm:
     peaks = _peaks(mean, 0.1)
     strong = _peaks(flux, 1.0)
     return Rhythm(
-        seconds=seconds,
+        loop=loop,
         onsets=_envelope(flux, _ONSET_RATE),
         low_onsets=_envelope(low, _ONSET_RATE),
         beats=_envelope(mean, beatnet.FRAMES_PER_SECOND),
@@ -153,7 +168,10 @@ def candidates(rhythm: Rhythm) -> list[float]:
             _add(chosen, _refined(rhythm, bpm * ratio))
     heights = np.interp(chosen, _GRID, total)
     ordered = [bpm for _, bpm in sorted(zip(-heights, chosen, strict=True))]
-    return [_snapped(rhythm.seconds, bpm) for bpm in ordered[:_MOST_CANDIDATES]]
+    tempi = [_snapped(rhythm.seconds, bpm) for bpm in ordered[:_MOST_CANDIDATES]]
+    for beats in _LOOP_BEATS if rhythm.seconds < _LONGEST_LOOP_SECONDS else ():
+        _add(tempi, beats * 60 / rhythm.seconds)
+    return tempi
 
 
 def describe(rhythm: Rhythm, tempi: Floats) -> tuple[list[str], Floats]:
@@ -197,12 +215,14 @@ def describe(rhythm: Rhythm, tempi: Floats) -> tuple[list[str], Floats]:
         for feature in ("repeat 1", "repeat 4", "pulse 1"):
             column = columns[f"{name} {feature}"]
             columns[f"{name} {feature} beside rivals"] = column - column.max(initial=0.0)
-    columns.update(_loop_features(rhythm.seconds, tempi))
+    columns.update(_loop_features(rhythm.loop, tempi))
     # The same for all of a clip's tempi: they tell the ranking what to listen to.
     for name, value in (
         ("short", min(1.0, 4 / rhythm.seconds)),
         ("beat strength", rhythm.beat_strength),
         ("onset rate", np.log2(max(rhythm.onset_rate, 0.25))),
+        ("begins at once", float(rhythm.loop.quiet_before < _AT_ONCE)),
+        ("dies away", min(1.0, 4 * rhythm.loop.quiet_after / rhythm.seconds)),
     ):
         columns[name] = np.full(len(tempi), value)
     return list(columns), np.stack(list(columns.values()), axis=1)
@@ -222,12 +242,13 @@ def stability(rhythm: Rhythm, bpm: float) -> float:
     return float(np.clip(far / (near + 1e-9), 0, 1)) if near > 0.02 else 0.0
 
 
-def _loop_features(seconds: float, tempi: Floats) -> dict[str, Floats]:
-    """Return how nearly the file is a whole number of beats long, where that can mean anything.
+def _loop_features(loop: loops.Loop, tempi: Floats) -> dict[str, Floats]:
+    """Return how nearly the file is whole beats long and how its strokes fall on them.
 
     With thirty beats every tempo is within a few per cent of a whole number, so the cue fades
     with the number of beats.
     """
+    seconds = loop.seconds
     beats = seconds * tempi / 60
     whole = np.maximum(1, np.round(beats))
     # Share of the file's length by which it misses.
@@ -238,11 +259,17 @@ def _loop_features(seconds: float, tempi: Floats) -> dict[str, Floats]:
     few = np.clip(2 - beats / 12, 0, 1)
     # Some loops are cut to the sample; encoders and careless hands add a few per cent.
     exact, near = 0.004 + 0.01 / seconds, 0.02
+    hertz = tempi / 60
     return {
         "loop of beats": few * np.exp(-0.5 * (miss / exact) ** 2),
         "loop of bars": np.clip(2 - beats / 24, 0, 1) * np.exp(-0.5 * (miss_bars / exact) ** 2),
         "nearly bars": np.clip(2 - beats / 16, 0, 1) * np.exp(-0.5 * (miss_bars / near) ** 2),
         "loop of a power of two": few * power * np.exp(-0.5 * (miss / near) ** 2),
+        "exactly a power of two": few * power * np.exp(-0.5 * (miss / exact) ** 2),
+        "strokes on beats": few * loop.on_grid(hertz),
+        "strokes on halves": few * loop.on_grid(2 * hertz),
+        "strokes on thirds": few * loop.on_grid(3 * hertz),
+        "strokes on quarters": few * loop.on_grid(4 * hertz),
         "hardly a bar": np.maximum(0, np.log2(4 / np.maximum(beats, 0.5))),
         "few beats": np.clip(1.5 - beats / 16, 0, 1),
     }

@@ -96,8 +96,8 @@ def index_grooves(library: Path) -> None:
 def accompaniment(seed: int, *, library: Path, font: Path, sample_rate: int) -> Clip | None:
     """Return a groove on a random progression, perhaps with a tune; None where MMA refuses.
 
-    Two fifths are loops of whole bars, and half of those of one or a few instruments alone, as
-    sample packs hold them.
+    Half are loops of whole bars, and most of those of one or a few instruments alone, as sample
+    packs hold them.
     """
     rng = np.random.default_rng([seed, 5])
     every = grooves(library)
@@ -121,11 +121,15 @@ def accompaniment(seed: int, *, library: Path, font: Path, sample_rate: int) -> 
         notes += _tune(tonic, mode, groove.beats, bpm, bars, rng)
     piece = synth.draw(seed)
     bar = groove.beats * 60 / bpm
-    if rng.random() < 0.4:
-        length = int(rng.choice([1, 2, 4, 8], p=[0.35, 0.35, 0.2, 0.1]))
+    if rng.random() < 0.5:
+        length = int(rng.choice([1, 2, 4, 8], p=[0.35, 0.35, 0.2, 0.1])) * bar
         begin = bar * int(rng.integers(0, 12))
-        seconds = length * bar * (1 + (rng.normal(0, 0.01) if rng.random() < 0.3 else 0))
+        seconds = length * (1 + (rng.normal(0, 0.01) if rng.random() < 0.2 else 0))
         notes = _thinned(notes, rng)
+        if rng.random() < 0.2:
+            # Nothing is played after the last bar; what sounds by then rings on.
+            notes = [note for note in notes if note.time < begin + length - 0.01]
+            seconds = length + float(rng.uniform(0.1, 2.0)) * 60 / bpm
     else:
         begin, seconds = float(rng.uniform(0, 8)), float(rng.uniform(10, 26))
     notes = [replace(note, time=note.time - begin) for note in notes]
@@ -196,7 +200,7 @@ def _run_mma(arguments: Sequence[str], library: Path) -> None:
         env={"PYTHONPATH": str(library)},
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=600,
     )
 
 

@@ -60,6 +60,9 @@ class Heard:
 
     notes: chroma.Chroma
 
+    recorded: bool = False
+    """Out of `recordings`, and not of the generator."""
+
     def right_tempi(self, tempi: Floats) -> NDArray[np.bool_]:
         """Return which tempi are within 4 % of the label."""
         ratios = (1.0, 0.5, 2.0) if self.octave_open else (1.0,)
@@ -78,7 +81,7 @@ class Keyed:
 def hear(
     mono: Floats, *, name: str, content: Content, bpm: float | None = None,
     octave_open: bool = False, key_name: str | None = None, pitched: bool | None = None,
-    with_rhythm: bool = True,
+    with_rhythm: bool = True, recorded: bool = False,
 ) -> Heard:  # fmt: skip
     """Return all that is heard in a signal."""
     return Heard(
@@ -93,6 +96,7 @@ def hear(
         embedding=gate.embedding_of(mono, patches=_PATCHES).mean(0),
         rhythm=rhythm.hear(mono) if with_rhythm else None,
         notes=chroma.measure(mono),
+        recorded=recorded,
     )
 
 
@@ -105,6 +109,7 @@ def hear_piece(seed: int) -> Heard:
         name=f"{piece.style} {seed}",
         content=Content.MUSIC,
         bpm=piece.bpm,
+        octave_open=piece.octave_open,
         key_name=canonical(piece.key) if key_is_heard(piece) else None,
         pitched=None if style.chords or style.bass or style.melody else False,
     )
@@ -145,6 +150,7 @@ def hear_clip(row: dict[str, str]) -> Heard | None:
         key_name=canonical(row["key"]) if row["key"] else None,
         pitched=None if content is Content.MUSIC else False,
         with_rhythm=bpm is not None or other,
+        recorded=True,
     )
 
 
@@ -155,7 +161,8 @@ def sound(seed: int) -> tuple[Content, Floats]:
     kinds = [*(kind for kind in SOUNDS if kind != "silence"), "speech", "calls"]
     kind = kinds[seed % len(kinds)]
     # A short clatter cannot be told from a loop of percussion, by anyone.
-    seconds = float(rng.uniform(8, 20) if kind == "knocks" else rng.uniform(2, 20))
+    shortest = 8 if kind == "knocks" else 1
+    seconds = float(np.exp(rng.uniform(np.log(shortest), np.log(20))))
     samples = render_sound(kind, seconds=seconds, seed=seed, sample_rate=SAMPLE_RATE)
     return Content.SPEECH if kind == "speech" else Content.NOISE, samples.mean(1)
 

@@ -130,7 +130,7 @@ SOURCES = (
 
 FIT_FONT = ("fluid-soundfont-gm", "FluidR3_GM.sf2")
 REPORT_FONT = ("timgm6mb-soundfont", "TimGM6mb.sf2")
-ACCOMPANIMENTS, HELD_OUT = range(260), range(900, 960)
+ACCOMPANIMENTS, HELD_OUT = range(200), range(900, 960)
 """Seeds of grooves to fit on, and to report on."""
 
 Row = dict[str, str]
@@ -162,7 +162,7 @@ def found(source: Source, folder: Path) -> list[Path]:
 
 
 def cut(item: tuple[Source, Path], *, into: Path) -> list[Row]:
-    """Return the clips of one recording: music thrice, of 20, 6 and 2 s, all else whole.
+    """Return the clips of one recording: music thrice, of 20, 6 and 1 to 3 s, all else whole.
 
     What cannot be decoded to its end gives none.
     """
@@ -174,7 +174,8 @@ def cut(item: tuple[Source, Path], *, into: Path) -> list[Row]:
     seconds = len(mono) / SAMPLE_RATE
     name = f"{source.package}-{zlib.crc32(str(path).encode()):08x}"
     rng = np.random.default_rng(zlib.crc32(path.name.encode()))
-    lengths = (20.0, 6.0, 2.0) if source.content == "music" else (min(seconds, 20.0),)
+    short = float(np.exp(rng.uniform(0, np.log(3))))
+    lengths = (20.0, 6.0, short) if source.content == "music" else (min(seconds, 20.0),)
     if seconds < (8 if source.content == "music" else 0.9):
         return []
     rows = []
@@ -215,10 +216,10 @@ def scores() -> list[tuple[int, Path]]:
     corpus = Path(spec.submodule_search_locations[0]) / "corpus"
     chosen: list[Path] = []
     for pattern, most in (
-        ("bach/*.mxl", 60), ("ryansMammoth/*.abc", 50), ("haydn/**/*.mxl", 8),
-        ("mozart/**/*.mxl", 10), ("beethoven/**/*.mxl", 10), ("schumann*/**/*.mxl", 6),
-        ("joplin/*.mxl", 5), ("corelli/**/*.mxl", 5), ("handel/**/*.mxl", 5),
-        ("chopin/*.mxl", 5), ("schubert/*.mxl", 5), ("leadSheet/*.mxl", 5),
+        ("bach/*.mxl", 32), ("ryansMammoth/*.abc", 28), ("haydn/**/*.mxl", 6),
+        ("mozart/**/*.mxl", 6), ("beethoven/**/*.mxl", 6), ("schumann*/**/*.mxl", 4),
+        ("joplin/*.mxl", 4), ("corelli/**/*.mxl", 4), ("handel/**/*.mxl", 4),
+        ("chopin/*.mxl", 4), ("schubert/*.mxl", 4), ("leadSheet/*.mxl", 4),
     ):  # fmt: skip
         paths = sorted(corpus.glob(pattern))
         chosen += paths[:: max(1, len(paths) // most)][:most]

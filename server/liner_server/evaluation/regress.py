@@ -69,13 +69,16 @@ def rank(
 
 
 def classify(
-    rows: Floats, classes: NDArray[np.intp], *, penalty: float, units: int = 0, networks: int = 1
-) -> Model:
+    rows: Floats, classes: NDArray[np.intp], *, penalty: float, units: int = 0, networks: int = 1,
+    weights: Floats | None = None,
+) -> Model:  # fmt: skip
     """Return the model whose scores, through a softmax, are the classes' probabilities.
 
-    With two classes the model has one score: the log-odds of the second.
+    With two classes the model has one score: the log-odds of the second. `weights` says how many
+    rows each row stands for.
     """
     count = int(classes.max()) + 1
+    times = np.ones(len(rows)) if weights is None else weights
     outputs = 1 if count == 2 else count
     truth = np.eye(count)[classes]
 
@@ -84,8 +87,8 @@ def classify(
         full = full - full.max(1, keepdims=True)
         weight = np.exp(full)
         share = weight / weight.sum(1, keepdims=True)
-        slope = share - truth
-        value = -np.log((share * truth).sum(1) + 1e-12).sum()
+        slope = (share - truth) * times[:, None]
+        value = -times @ np.log((share * truth).sum(1) + 1e-12)
         return float(value), slope[:, 1:] if outputs == 1 else slope
 
     return _fit(rows, outputs, loss, penalty=penalty, units=units, networks=networks)

@@ -63,6 +63,9 @@ def compose(piece: "Piece") -> Iterator[Event]:
     first_bar = int(piece.start_beat * steps_a_beat // steps_a_bar)
     total_steps = (piece.start_beat + piece.seconds * piece.bpm / 60 * 1.04) * steps_a_beat
     last_bar = int(np.ceil(total_steps / steps_a_bar))
+    last_step = np.inf
+    if piece.stop_beat is not None:
+        last_step = (piece.start_beat + piece.stop_beat) * steps_a_beat
     chords = _harmony(piece, style, rng)
     parts: list[_Part] = [
         _Drums(style, steps_a_bar, rng),
@@ -82,6 +85,8 @@ def compose(piece: "Piece") -> Iterator[Event]:
                 continue
             for step, length, voice, pitch, gain in part.bar(bar, chords):
                 position = bar * steps_a_bar + step
+                if position >= last_step or voice in piece.mute:
+                    continue
                 time = clock.at(position) + rng.normal(0, 1) * piece.jitter_seconds
                 end = clock.at(position + length)
                 if time > piece.seconds or end < 0:

@@ -6,7 +6,7 @@ the fitting of the tables need no data. They are easier than records, which `doc
 keeps in mind: accuracy on them is a floor to stand on, not a promise.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.fft as sfft
@@ -60,13 +60,31 @@ class Piece:
     start_beat: float = 0.0
     """Where in the piece the recording starts; not a whole number for a careless cut."""
 
+    stop_beat: float | None = None
+    """No note begins at or after this beat of the recording; what sounds by then rings on."""
+
+    delay_seconds: float = 0.0
+    """Silence before the recording, as some encoders add it."""
+
     mute: tuple[str, ...] = ()
-    """Parts left out: drums, bass, chords, melody."""
+    """What is left out: drums, bass, chords, melody, or single drums by their names."""
 
     @property
     def meter(self) -> str:
         """The style's time signature."""
         return STYLES[self.style].meter
+
+    @property
+    def octave_open(self) -> bool:
+        """Whether half or double the tempo is as good an answer: one drum of a groove is left."""
+        style = STYLES[self.style]
+        pitched = {"bass": style.bass, "chords": style.chords, "melody": style.melody}
+        drums = set(style.drums) - set(self.mute)
+        return (
+            len(drums) == 1 < len(style.drums)
+            and "drums" not in self.mute
+            and all(part in self.mute or not played for part, played in pitched.items())
+        )
 
 
 def render(piece: Piece, *, sample_rate: int = 44_100) -> Samples:
@@ -79,7 +97,7 @@ def render(piece: Piece, *, sample_rate: int = 44_100) -> Samples:
     kit = draw_kit(rng)
     pans = {part: rng.uniform(-0.5, 0.5) for part in ("chords", "melody", "drums")}
     for event in compose(piece):
-        begin = round(event.time * sample_rate)
+        begin = round((event.time + piece.delay_seconds) * sample_rate)
         if begin >= frames:
             continue
         sound = _sound(event, piece, sample_rate, rng, kit, cache)
@@ -139,7 +157,7 @@ def draw(seed: int, *, style: str | None = None, loop: bool | None = None) -> Pi
     """Return a random piece of any style, as hard as records are: the evaluation's staple.
 
     Two fifths are loops of 1, 2, 4 or 8 bars, as sample packs hold them, where tempo nearly
-    follows from the length; the rest are careless cuts of 12 to 40 s.
+    follows from the length; the rest are careless cuts of 10 to 30 s.
     """
     rng = np.random.default_rng([seed, 0])
     style = style or str(rng.choice(sorted(STYLES)))
@@ -149,25 +167,16 @@ def draw(seed: int, *, style: str | None = None, loop: bool | None = None) -> Pi
     else:
         bpm = float(np.exp(rng.uniform(np.log(55), np.log(200))))
     bpm = round(bpm, int(rng.integers(0, 3)))
-    beats_a_bar = {"4/4": 4, "3/4": 3, "6/8": 2}[traits.meter]
     if loop is None:
         loop = bool(rng.random() < 0.4)
-    if loop:
-        bars = int(rng.choice([1, 2, 4, 8], p=[0.3, 0.35, 0.25, 0.1]))
-        seconds = max(1.2, bars * beats_a_bar * 60 / bpm)
-        # Sample packs are not all cut to the sample.
-        if rng.random() < 0.4:
-            seconds *= 1 + float(rng.normal(0, 0.015))
-    else:
-        seconds = float(rng.uniform(12, 40))
     rough = not loop and bool(rng.random() < 0.5)
     mute = [part for part in ("drums", "melody", "bass") if rng.random() < 0.15]
     if not (traits.chords or traits.melody) or not traits.drums:
         mute = []
-    return Piece(
+    piece = Piece(
         bpm=bpm,
         key=f"{rng.choice(NOTES)} {rng.choice(['major', 'minor'])}",
-        seconds=seconds,
+        seconds=float(rng.uniform(10, 30)),
         style=style,
         seed=seed,
         swing=float(rng.uniform(0, 0.35)) if rng.random() < 0.15 else None,
@@ -181,3 +190,45 @@ def draw(seed: int, *, style: str | None = None, loop: bool | None = None) -> Pi
         start_beat=0.0 if loop or rng.random() < 0.3 else float(rng.uniform(0, 32)),
         mute=tuple(mute),
     )
+    return _cut_as_loop(piece, rng) if loop else piece
+
+
+def _cut_as_loop(piece: Piece, rng: np.random.Generator) -> Piece:
+    """Return the piece cut to whole bars: exactly, nearly, with what rings on, or with padding."""
+    beats = int(rng.choice([1, 2, 4, 8], p=[0.35, 0.35, 0.2, 0.1]))
+    beats *= {"4/4": 4, "3/4": 3, "6/8": 2}[piece.meter]
+    seconds = beats * 60 / piece.bpm
+    while seconds < 1:
+        beats, seconds = beats * 2, seconds * 2
+    ends = str(rng.choice(["exact", "nearly", "ringing", "padded"], p=[0.5, 0.2, 0.2, 0.1]))
+    stop, delay = None, 0.0
+    if ends == "nearly":
+        # Sample packs are not all cut to the sample.
+        seconds *= 1 + float(rng.normal(0, 0.012))
+    elif ends == "ringing":
+        stop = float(beats)
+        seconds += float(rng.uniform(0.1, 2.0)) * 60 / piece.bpm
+    elif ends == "padded":
+        delay = float(rng.uniform(0.01, 0.06))
+        seconds += delay + float(rng.uniform(0, 0.06))
+    mute = _one_player(piece.style, rng) if rng.random() < 0.5 else piece.mute
+    return replace(piece, seconds=seconds, stop_beat=stop, delay_seconds=delay, mute=mute)
+
+
+def _one_player(style: str, rng: np.random.Generator) -> tuple[str, ...]:
+    """Return what to leave out so that one player is left, and of drums perhaps one or two."""
+    traits = STYLES[style]
+    playing = {
+        # Drums that are played only now and then may not be heard at all.
+        "drums": any("x" in row for row in traits.drums.values()),
+        "bass": bool(traits.bass), "chords": bool(traits.chords), "melody": traits.melody > 0,
+    }  # fmt: skip
+    players = [part for part, plays in playing.items() if plays]
+    # Packs hold as many loops of drums as of all else.
+    chosen = "drums" if "drums" in players and rng.random() < 0.5 else str(rng.choice(players))
+    mute = [part for part in playing if part != chosen]
+    if chosen == "drums" and rng.random() < 0.5:
+        left = rng.permutation(sorted(traits.drums))[: int(rng.integers(1, 3))]
+        if any("x" in traits.drums[drum] for drum in left):
+            mute += [drum for drum in traits.drums if drum not in left]
+    return tuple(mute)

@@ -24,14 +24,19 @@ _LEAST_SHARE = 0.18
 _MARGIN = 2.0
 """How many times as many of them as of the next language's; neighbours share some."""
 
-_SCRIPTS = re.compile(
-    "(?P<Latn>[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff])"
-    "|(?P<Cyrl>[\u0400-\u052f])|(?P<Grek>[\u0370-\u03ff\u1f00-\u1fff])"
-    "|(?P<Hebr>[\u05d0-\u05ea])|(?P<Arab>[\u0620-\u064a\u066e-\u06d3\u0750-\u077f])"
-    "|(?P<Deva>[\u0900-\u097f])|(?P<Thai>[\u0e01-\u0e5b])"
-    "|(?P<Kana>[\u3041-\u3096\u30a1-\u30fa])|(?P<Hani>[\u3400-\u4dbf\u4e00-\u9fff])"
-    "|(?P<Hang>[\uac00-\ud7a3\u1100-\u11ff])"
-)
+_LETTERS = {
+    "Latn": "A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f\u1e00-\u1eff",
+    "Cyrl": "\u0400-\u052f",
+    "Grek": "\u0370-\u03ff\u1f00-\u1fff",
+    "Hebr": "\u05d0-\u05ea",
+    "Arab": "\u0620-\u064a\u066e-\u06d3\u0750-\u077f",
+    "Deva": "\u0900-\u097f",
+    "Thai": "\u0e01-\u0e5b",
+    "Kana": "\u3041-\u3096\u30a1-\u30fa",
+    "Hani": "\u3400-\u4dbf\u4e00-\u9fff",
+    "Hang": "\uac00-\ud7a3\u1100-\u11ff",
+}
+_SCRIPTS = re.compile("|".join(f"(?P<{name}>[{span}])" for name, span in _LETTERS.items()))
 _NOT_LATIN = re.compile("[\u0370-\u1dff\u1f00-\uffff]")
 """No letter of a script above but Latin ones is outside it; a rare mark inside costs only time."""
 
@@ -88,6 +93,9 @@ def contradicted(stated: str, lyrics: str) -> str | None:
     code of their script. `stated` is a BCP 47 tag.
     """
     primary, expected = _written(stated)
+    # Most lyrics are in nothing but the letters they should be in: one look instead of a count.
+    if (alone := _ALONE.get(expected)) is not None and alone.fullmatch(lyrics, 0, _READ):
+        return None
     script = script_of(lyrics) if expected else None
     if script is None:
         return None
@@ -169,3 +177,9 @@ _WRITTEN = {
     "Hant": frozenset(["Hani"]),
     "Kore": frozenset(["Hang", "Hani"]),
 }
+_ALONE = {
+    scripts: re.compile(f"[\\W\\d_{''.join(_LETTERS[script] for script in scripts)}]*")
+    for scripts in (*_WRITTEN.values(), *(frozenset([script]) for script in _LETTERS))
+    if "Latn" not in scripts
+}
+"""What is written in these scripts and no other letter; not Latin, where languages are told apart."""
