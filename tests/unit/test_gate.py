@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from liner_server.audio import gate
+from liner_server.audio import gate, loop
 from liner_server.audio.gate import classify_content
 from liner_server.audio.measurements import Content
 from liner_server.audio.spectra import SAMPLE_RATE
@@ -33,6 +33,28 @@ def test_thin_music_is_still_music(style: str, seconds: float) -> None:
     assert content is Content.MUSIC
 
 
+@pytest.mark.parametrize("style", ["drums", "metronome", "bass line", "techno", "riff"])
+@pytest.mark.parametrize("beats", [4, 8])
+def test_a_loop_of_a_bar_or_two_is_music(style: str, beats: int) -> None:
+    """Sample packs hold little else, and a loop that is refused gets no answer at all."""
+    piece = Piece(bpm=160, key="D minor", style=style, seconds=beats * 60 / 160, seed=12)
+
+    content, _ = classify_content(render(piece, sample_rate=SAMPLE_RATE).mean(1))
+
+    assert content is Content.MUSIC
+
+
+@pytest.mark.parametrize("kind", ["speech", "noise", "engine", "calls"])
+@pytest.mark.parametrize("seconds", [1.0, 2.0, 3.0])
+def test_a_short_sound_is_not_taken_for_a_loop(kind: str, seconds: float) -> None:
+    """Letting loops through must not let words and cries through."""
+    mono = render_sound(kind, seconds=seconds, seed=905, sample_rate=SAMPLE_RATE).mean(1)
+
+    content, _ = classify_content(mono)
+
+    assert content is not Content.MUSIC
+
+
 @pytest.mark.parametrize("samples", [0, 1, 10 * SAMPLE_RATE])
 def test_nothing_audible_is_silence(samples: int) -> None:
     """Ten seconds of dither hold as little as no samples at all."""
@@ -60,6 +82,7 @@ def test_the_table_was_fitted_on_the_measures_that_the_code_takes() -> None:
     assert load_table("gate").features[: len(names)] == tuple(names)
     assert len(load_table("gate").features) == len(names) + embedding.shape[1]
     assert values.shape == (len(names),)
+    assert load_table("loop_gate").features == tuple(loop.describe(loop.measure(mono))[0])
 
 
 def test_what_the_tagger_heard_need_not_be_heard_again() -> None:

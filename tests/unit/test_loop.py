@@ -7,7 +7,9 @@ from liner_server.audio.spectra import SAMPLE_RATE, Floats
 from liner_server.evaluation.synth import Piece, render
 
 
-def _rendered(beats: float, *, style: str = "metronome", bpm: float = 120, start: float = 0.0) -> Floats:
+def _rendered(
+    beats: float, *, style: str = "metronome", bpm: float = 120, start: float = 0.0
+) -> Floats:
     piece = Piece(
         bpm=bpm, key="A minor", style=style, seconds=beats * 60 / bpm, seed=3, start_beat=start
     )

@@ -48,7 +48,7 @@ def test_drums_fall_on_the_beat() -> None:
 
 
 def test_loops_are_of_all_lengths_and_ends() -> None:
-    """What the tables are fitted on decides what they can do: short ones, and not only tidy ones."""
+    """What the tables are fitted on decides what they can do: not only tidy ones."""
     drawn = [draw(seed, loop=True) for seed in range(300)]
 
     beats = [piece.seconds * piece.bpm / 60 for piece in drawn]

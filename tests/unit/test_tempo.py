@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from liner_server.audio import beatnet, rhythm
-from liner_server.audio.spectra import SAMPLE_RATE
+from liner_server.audio import beatnet, rhythm, witness
+from liner_server.audio.spectra import SAMPLE_RATE, Floats
 from liner_server.audio.tables import load_table
 from liner_server.audio.tempo import beat_features, estimate_tempo
 from liner_server.evaluation.sounds import render_sound
@@ -36,6 +36,35 @@ def test_a_short_loop_is_told_from_its_length() -> None:
     tempo = estimate_tempo(render(piece, sample_rate=SAMPLE_RATE).mean(1))
 
     assert tempo.bpm == pytest.approx(140, rel=0.01)
+
+
+@pytest.mark.parametrize("beats", [4, 8, 16])
+def test_the_tempo_of_a_lone_kick_follows_from_the_length(beats: int) -> None:
+    """Sample packs hold single drums; their octave is anyone's guess, but not their grid."""
+    piece = Piece(bpm=132, key="C minor", style="metronome", seconds=beats * 60 / 132, seed=7)
+
+    tempo = estimate_tempo(render(piece, sample_rate=SAMPLE_RATE).mean(1))
+
+    assert any(tempo.bpm == pytest.approx(132 * ratio, rel=0.01) for ratio in (0.5, 1, 2))
+    assert any(bpm == pytest.approx(132, rel=0.01) for bpm, _ in tempo.candidates)
+
+
+def test_the_length_of_a_song_is_no_evidence() -> None:
+    """With a hundred beats a whole number of them is near any tempo."""
+    piece = Piece(bpm=123.4, key="A minor", style="rock", seconds=50, seed=3)
+    heard = rhythm.hear(render(piece, sample_rate=SAMPLE_RATE).mean(1))
+    tempi = np.array([100.8, 120.0, 123.4])
+    measured = dict(zip(*_columns(heard, tempi), strict=True))
+
+    names, values = witness.describe(heard, tempi, measured, np.zeros(3))
+
+    told = [name for name in names if "loop" in name or "strokes" in name or "power" in name]
+    assert np.abs(values[:, [names.index(name) for name in told]]).max() == 0
+
+
+def _columns(heard: rhythm.Rhythm, tempi: Floats) -> tuple[list[str], Floats]:
+    names, values = rhythm.describe(heard, tempi)
+    return names, values.T
 
 
 @pytest.mark.parametrize("samples", [0, 1, 100, SAMPLE_RATE // 2])
@@ -117,3 +146,11 @@ def test_the_tables_were_fitted_on_the_measures_that_the_code_takes() -> None:
     assert values.shape == (2, len(names))
     assert np.isfinite(values).all()
     assert load_table("pulse").features == tuple(beat_features(heard, np.ones(1))[0])
+    told, rows = witness.describe(
+        heard,
+        np.array([100.0, 120.0]),
+        dict(zip(names, values.T, strict=True)),
+        np.zeros(2),
+    )
+    assert load_table("loop_tempo").features == tuple(told)
+    assert np.isfinite(rows).all()

@@ -40,8 +40,6 @@ class Loop:
     """Seconds of silence before the first sound."""
 
     quiet_after: float
-    ends: float
-    """Level of the last twentieth of a second beside the whole, in nepers."""
 
     def on_grid(self, hertz: Floats) -> Floats:
         """Return how well the strokes fall on grids that begin with the file: 1 on, -1 between.
@@ -58,12 +56,10 @@ def measure(mono: Floats) -> Loop:
     nothing = np.zeros(0)
     if seconds > LONGEST_SECONDS or len(mono) < 2 * _LEVEL or is_silent(mono):
         return Loop(seconds=seconds, strokes=nothing, weights=nothing, quiet_before=0.0,
-                    quiet_after=0.0, ends=0.0)  # fmt: skip
+                    quiet_after=0.0)  # fmt: skip
     blocks = mono[: len(mono) // _LEVEL * _LEVEL].reshape(-1, _LEVEL)
     levels = np.sqrt(np.mean(blocks**2, axis=1))
     loud = np.flatnonzero(levels > levels.max() * _QUIET)
-    edge = mono[-5 * _LEVEL :]
-    overall = float(np.sqrt(np.mean(mono**2))) + 1e-9
     strokes, weights = _strokes(mono)
     return Loop(
         seconds=seconds,
@@ -71,7 +67,6 @@ def measure(mono: Floats) -> Loop:
         weights=weights,
         quiet_before=float(loud[0]) * 0.01,
         quiet_after=float(len(levels) - 1 - loud[-1]) * 0.01,
-        ends=float(np.log(np.sqrt(np.mean(edge**2)) / overall + 0.01)),
     )
 
 
@@ -86,13 +81,9 @@ def describe(loop: Loop) -> tuple[list[str], Floats]:
         fit = float((np.cos(turns) @ weights).max())
         # Of a few strokes some fraction fits by chance: about this much.
         chance = float(np.sqrt(2 * np.log(len(_FRACTIONS)) / 2 * (weights**2).sum()))
-    short = float(np.clip(2 - loop.seconds / 5, 0, 1))
     features = {
-        "strokes on fractions": short * fit,
-        "strokes on fractions beyond chance": short * (fit - min(1.0, chance)),
-        "strokes a second": float(np.log2(0.5 + len(loop.strokes) / max(loop.seconds, 0.2))),
-        "begins at once": short * float(loop.quiet_before < 0.03),
-        "dies away": short * min(1.0, loop.quiet_after / max(loop.seconds, 0.2) * 4),
+        "strokes on fractions": fit,
+        "strokes on fractions beyond chance": fit - min(1.0, chance),
     }
     return list(features), np.array(list(features.values()))
 

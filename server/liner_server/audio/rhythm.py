@@ -4,8 +4,7 @@ One listener is spectral flux: where new energy appears, in all bands and in the
 is BeatNet: where a network trained on records taps its foot. Each gives envelopes over time; a
 tempo fits one if the envelope repeats after a beat, two beats, a bar (autocorrelation) and pulses
 at that rate (Fourier). The two measures fail differently: the first also likes slower multiples,
-the second faster ones. The third, for short files, is the file itself: `loop` says how its strokes
-lie in it, and most loops are whole bars long.
+the second faster ones. The third witness, for short files, is the file itself (`witness`).
 """
 
 from dataclasses import dataclass
@@ -49,8 +48,6 @@ _LOOP_BEATS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Lengths of one to eight bars: candidates in a file that may be a loop, whoever favours them."""
 
 _LONGEST_LOOP_SECONDS = 20.0
-_AT_ONCE = 0.03
-"""Seconds of silence in front that a loop may have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,14 +212,12 @@ def describe(rhythm: Rhythm, tempi: Floats) -> tuple[list[str], Floats]:
         for feature in ("repeat 1", "repeat 4", "pulse 1"):
             column = columns[f"{name} {feature}"]
             columns[f"{name} {feature} beside rivals"] = column - column.max(initial=0.0)
-    columns.update(_loop_features(rhythm.loop, tempi))
+    columns.update(_loop_features(rhythm.seconds, tempi))
     # The same for all of a clip's tempi: they tell the ranking what to listen to.
     for name, value in (
         ("short", min(1.0, 4 / rhythm.seconds)),
         ("beat strength", rhythm.beat_strength),
         ("onset rate", np.log2(max(rhythm.onset_rate, 0.25))),
-        ("begins at once", float(rhythm.loop.quiet_before < _AT_ONCE)),
-        ("dies away", min(1.0, 4 * rhythm.loop.quiet_after / rhythm.seconds)),
     ):
         columns[name] = np.full(len(tempi), value)
     return list(columns), np.stack(list(columns.values()), axis=1)
@@ -242,13 +237,12 @@ def stability(rhythm: Rhythm, bpm: float) -> float:
     return float(np.clip(far / (near + 1e-9), 0, 1)) if near > 0.02 else 0.0
 
 
-def _loop_features(loop: loops.Loop, tempi: Floats) -> dict[str, Floats]:
-    """Return how nearly the file is whole beats long and how its strokes fall on them.
+def _loop_features(seconds: float, tempi: Floats) -> dict[str, Floats]:
+    """Return how nearly the file is a whole number of beats long, where that can mean anything.
 
     With thirty beats every tempo is within a few per cent of a whole number, so the cue fades
     with the number of beats.
     """
-    seconds = loop.seconds
     beats = seconds * tempi / 60
     whole = np.maximum(1, np.round(beats))
     # Share of the file's length by which it misses.
@@ -259,17 +253,11 @@ def _loop_features(loop: loops.Loop, tempi: Floats) -> dict[str, Floats]:
     few = np.clip(2 - beats / 12, 0, 1)
     # Some loops are cut to the sample; encoders and careless hands add a few per cent.
     exact, near = 0.004 + 0.01 / seconds, 0.02
-    hertz = tempi / 60
     return {
         "loop of beats": few * np.exp(-0.5 * (miss / exact) ** 2),
         "loop of bars": np.clip(2 - beats / 24, 0, 1) * np.exp(-0.5 * (miss_bars / exact) ** 2),
         "nearly bars": np.clip(2 - beats / 16, 0, 1) * np.exp(-0.5 * (miss_bars / near) ** 2),
         "loop of a power of two": few * power * np.exp(-0.5 * (miss / near) ** 2),
-        "exactly a power of two": few * power * np.exp(-0.5 * (miss / exact) ** 2),
-        "strokes on beats": few * loop.on_grid(hertz),
-        "strokes on halves": few * loop.on_grid(2 * hertz),
-        "strokes on thirds": few * loop.on_grid(3 * hertz),
-        "strokes on quarters": few * loop.on_grid(4 * hertz),
         "hardly a bar": np.maximum(0, np.log2(4 / np.maximum(beats, 0.5))),
         "few beats": np.clip(1.5 - beats / 16, 0, 1),
     }

@@ -1,16 +1,17 @@
-"""The tempo of a mono signal: many candidates, two independent listeners, one fitted ranking.
+"""The tempo of a mono signal: many candidates, three independent witnesses, a fitted ranking.
 
 Every tempo that a listener favours and every tempo commonly taken for it (half, double, three
 halves ...) is described by some hundred measures and ranked by a small fitted table, so that the
-octave is decided by evidence and not by a fixed preference. A second table says whether there is a
-beat at all; together they give each candidate a score. Scores are not probabilities of being
+octave is decided by evidence and not by a fixed preference. A second table hears the length of a
+short file beside that ranking, a third says whether there is a beat at all; together they give
+each candidate a score. Scores are not probabilities of being
 right until `core.calibration` has had them.
 """
 
 import numpy as np
 from numpy.typing import NDArray
 
-from liner_server.audio import rhythm
+from liner_server.audio import rhythm, witness
 from liner_server.audio.measurements import Tempo
 from liner_server.audio.spectra import SAMPLE_RATE, Floats, is_silent, softmax
 from liner_server.audio.tables import load_table
@@ -43,10 +44,13 @@ def judge(heard: rhythm.Rhythm) -> Tempo:
     tempi = np.array(rhythm.candidates(heard))
     if not len(tempi):
         return Tempo(bpm=None, score=0.0, doubt="nothing repeats")
-    _, values = rhythm.describe(heard, tempi)
-    shares = softmax(load_table("tempo").apply(values)[:, 0])
+    names, values = rhythm.describe(heard, tempi)
+    scores = load_table("tempo").apply(values)[:, 0]
     pulse = load_table("pulse")
-    beat = float(1 / (1 + np.exp(-pulse.apply(beat_features(heard, shares)[1][None])[0, 0])))
+    logit = pulse.apply(beat_features(heard, softmax(scores))[1][None])[0, 0]
+    beat = float(1 / (1 + np.exp(-logit)))
+    told = witness.describe(heard, tempi, dict(zip(names, values.T, strict=True)), scores)
+    shares = softmax(load_table("loop_tempo").apply(told[1])[:, 0])
     candidates = _listed(tempi, shares * beat)
     best = candidates[0][0]
     steady = rhythm.stability(heard, best)

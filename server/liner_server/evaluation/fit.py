@@ -1,10 +1,10 @@
-"""Fits the shipped tables: `python -m liner_server.evaluation.fit --cache DIR --clips CSV`.
+"""Fits the base tables: `python -m liner_server.evaluation.fit --cache DIR --clips CSV`.
 
 Fitted on the project's own pieces and sounds, by seed, and on the clips that `recordings` fetches
-and renders for fitting; `quality` reports on later seeds and on clips never seen here. Calibration
-counts how often answers are right that were given by tables fitted without the piece: each third
-of the data is judged by a fit to the other two. A cache keeps what was heard, so that a second fit
-takes minutes. Tables carry their provenance.
+and renders: estimators on the first range of seeds and most clips, calibration on the second range
+and the other clips; `quality` reports on the third range and on clips never seen here. A cache
+keeps what was heard, so that a second fit takes minutes. Tables carry their provenance. `fit_loops`
+fits on top of them what the length of a short file tells.
 """
 
 import argparse
@@ -12,13 +12,11 @@ import datetime
 import json
 import sys
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from liner_server.audio import gate, key, rhythm, tempo
 from liner_server.audio.measurements import Content
@@ -39,18 +37,21 @@ from liner_server.evaluation.heard import (
 )
 from liner_server.evaluation.regress import classify, rank
 
-SEEDS = range(600)
-REPORT_SEEDS = range(1800, 2200)
-KEY_SEEDS = range(20_000, 21_200)
+ESTIMATOR_SEEDS = range(1400)
+CALIBRATION_SEEDS = range(1400, 1800)
+REPORT_SEEDS = range(1800, 2000)
+KEY_SEEDS = range(20_000, 21_600)
 """Pieces of which only the key is learned: that takes a tenth of the time."""
 
 SOUND_SEEDS = range(300)
+CALIBRATION_SOUND_SEEDS = range(300, 360)
 REPORT_SOUND_SEEDS = range(360, 420)
-_FOLDS = 3
 
 TEMPO_FEATURES = ("margin", "agreement", "beat", "log seconds")
 KEY_FEATURES = ("lead", "agreement", "tonal", "log seconds")
 """What tells right answers from wrong ones beside the score."""
+
+RECORDED_COUNTS = 2.0
 
 MUSIC_ABOVE = 0.5
 """Music is the answer where it is likelier than not, or the likeliest of all. A lower bound was
@@ -60,13 +61,8 @@ LEAST_BEAT, LEAST_TONAL = 0.03, 0.25
 """Below this probability of a beat, or of a tonal centre, there is no answer. Nearly all
 music gets a tempo, with a low probability where the beat is weak; the rest stops at the gate."""
 
-_LENGTHS = (1.5, 3.0, 6.0, 12.0)
-"""Seconds between the lengths in which music and other sounds are evened out."""
-
-_MOST_WEIGHT = 4.0
-
 _AUDIO_TABLES = Path(gate.__file__).parent / "tables"
-_CORE_TABLES = _AUDIO_TABLES.parent.parent / "core" / "tables"
+CALIBRATION = _AUDIO_TABLES.parent.parent / "core" / "tables" / "calibration.json"
 
 
 def fit_tempo(everything: Sequence[Heard]) -> dict[str, dict[str, Any]]:
@@ -122,97 +118,54 @@ def fit_gate(everything: Iterable[Heard]) -> dict[str, dict[str, Any]]:
     names = gate.describe(np.sin(np.arange(SAMPLE_RATE, dtype=np.float32)))[0]
     rows = np.array([np.concatenate([one.measures, one.embedding]) for one in heard])
     names += [f"embedding {number}" for number in range(rows.shape[1] - len(names))]
-    seconds = np.array([one.seconds for one in heard])
-    weights = _evened(seconds, classes == gate.CLASSES.index(Content.MUSIC))
-    model = classify(rows, classes, penalty=30.0, weights=weights)
+    model = classify(rows, classes, penalty=30.0)
     return {"gate": model.as_json(names, numbers={"music_above": MUSIC_ABOVE})}
 
 
-def _evened(seconds: NDArray[np.float64], music: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return weights with which music is half of what there is of any length.
-
-    Noises are short and songs are long in the packages they come from; that says nothing about
-    what somebody sends, and a loop of two seconds must not count as a noise for being short.
-    """
-    place = np.digitize(seconds, _LENGTHS)
-    weights = np.ones(len(seconds))
-    for number in range(len(_LENGTHS) + 1):
-        for kind in (music, ~music):
-            inside = (place == number) & kind
-            if inside.any():
-                weights[inside] = min(_MOST_WEIGHT, (place == number).sum() / inside.sum() / 2)
-    return weights
+def fit_calibration(heard: Sequence[Heard]) -> dict[str, Any]:
+    """Return the curves for tempo and key measured by Liner."""
+    return {
+        "curves": [
+            fit_curve(heard, "bpm", TEMPO_FEATURES),
+            fit_curve(heard, "key", KEY_FEATURES),
+        ]
+    }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judged:
-    """One answer given without having seen the piece."""
-
-    right: bool
-    score: float
-    measured: Mapping[str, float]
-    recorded: bool
-    """A clip of `recordings`, and not of the generator."""
-
-
-def fit_calibration(judged: Mapping[str, Sequence[Judged]]) -> dict[str, Any]:
-    """Return the curves for tempo and key measured by Liner, from answers by field."""
-    curves = []
-    for field, extra in (("bpm", TEMPO_FEATURES), ("key", KEY_FEATURES)):
-        answers = judged[field]
-        hits = np.array([one.right for one in answers], int)
-        scores = [log_odds(one.score) for one in answers]
-        features = [[feature(name, one.measured, 0.0) for name in extra] for one in answers]
-        rows = np.column_stack([scores, np.array(features)])
-        # The generator is harder than records are, and there is more of it: half and half.
-        recorded = np.array([one.recorded for one in answers])
-        share = np.where(recorded, recorded.mean(), 1 - recorded.mean())
-        model = classify(rows, hits, penalty=2.0, weights=0.5 / share)
-        weights = model.linear[:, 0] / model.scale
-        curves.append(
-            {
-                "field": field,
-                "source": "measured",
-                "n": len(hits),
-                "right": int(sum(hits)),
-                "intercept": float(model.bias[0] - weights @ model.mean),
-                "score": float(weights[0]),
-                "weights": {n: float(w) for n, w in zip(extra, weights[1:], strict=True)},
-                "means": {n: float(m) for n, m in zip(extra, model.mean[1:], strict=True)},
-                # Laplace's rule on the surest tenth: n right of n seen is no proof of certainty.
-                "highest": metrics.surest(rows @ weights, hits),
-            }
-        )
-    return {"curves": curves}
+def fit_curve(heard: Sequence[Heard], field: str, extra: Sequence[str]) -> dict[str, Any]:
+    """Return one field's curve. A recorded clip counts `RECORDED_COUNTS` pieces of the generator's:
+    there are fewer of them, and they are nearer to what is met."""
+    scores, features, hits, weights = [], [], [], []
+    for one in heard:
+        if gate.judge(one.measures, one.embedding, one.loop)[0] is not Content.MUSIC:
+            continue
+        found = judged(one, field)
+        if found is None:
+            continue
+        hit, score, measured = found
+        scores.append(log_odds(score))
+        features.append([feature(name, measured, 0.0) for name in extra])
+        hits.append(int(hit))
+        weights.append(RECORDED_COUNTS if one.recorded else 1.0)
+    rows = np.column_stack([scores, np.array(features)])
+    model = classify(rows, np.array(hits), penalty=2.0, weights=np.array(weights))
+    slopes = model.linear[:, 0] / model.scale
+    return {
+        "field": field,
+        "source": "measured",
+        "n": len(hits),
+        "right": int(sum(hits)),
+        "intercept": float(model.bias[0] - slopes @ model.mean),
+        "score": float(slopes[0]),
+        "weights": {n: float(w) for n, w in zip(extra, slopes[1:], strict=True)},
+        "means": {n: float(m) for n, m in zip(extra, model.mean[1:], strict=True)},
+        # Laplace's rule on the surest tenth: n right of n seen is no proof of certainty.
+        "highest": metrics.surest(rows @ slopes, np.array(hits)),
+    }
 
 
-def answers_unseen(everything: Sequence[Heard], keyed: Sequence[Keyed]) -> dict[str, list[Judged]]:
-    """Return the answers to each third of the pieces by tables fitted to the other two.
-
-    The tables in the package are overwritten meanwhile.
-    """
-    judged: dict[str, list[Judged]] = {"bpm": [], "key": []}
-    for fold in range(_FOLDS):
-        seen = [one for one in everything if _fold_of(one) != fold]
-        write_tables(fit_gate(seen) | fit_tempo(seen) | fit_key(seen, keyed), "a part")
-        for one in everything:
-            if _fold_of(one) != fold:
-                continue
-            if gate.judge(one.measures, one.embedding)[0] is not Content.MUSIC:
-                continue
-            for field, answers in judged.items():
-                found = _judged(one, field)
-                if found is not None:
-                    answers.append(found)
-    return judged
-
-
-def _fold_of(one: Heard) -> int:
-    return zlib.crc32(one.name.encode()) % _FOLDS
-
-
-def _judged(one: Heard, field: str) -> Judged | None:
-    """Return the answer by the tables as they are; None without answer or label."""
+def judged(one: Heard, field: str) -> tuple[bool, float, dict[str, float]] | None:
+    """Return whether an answer is right, its score and features; None without answer or label."""
     music = one.content is Content.MUSIC
     if field == "bpm":
         if one.rhythm is None or (music and one.bpm is None):
@@ -221,18 +174,13 @@ def _judged(one: Heard, field: str) -> Judged | None:
         if found.bpm is None:
             return None
         hit = music and bool(one.right_tempi(np.array([found.bpm]))[0])
-        return Judged(right=hit, score=found.score, measured=found.features, recorded=one.recorded)
+        return hit, found.score, dict(found.features)
     if one.pitched is None:
         return None
     named = key.judge(one.notes)
     if named.key is None:
         return None
-    return Judged(
-        right=named.key == one.key,
-        score=named.score,
-        measured=named.features,
-        recorded=one.recorded,
-    )
+    return named.key == one.key, named.score, dict(named.features)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -244,34 +192,40 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen.cache.mkdir(parents=True, exist_ok=True)
 
     clips: list[Heard] = cached(chosen.cache, "clips", hear_clip, rows_of(chosen.clips))
-    pieces = cached(chosen.cache, "pieces", hear_piece, SEEDS)
+    held = [clip for clip in clips if zlib.crc32(clip.name.encode()) % 5 == 4]
+    used = [clip for clip in clips if zlib.crc32(clip.name.encode()) % 5 != 4]
+    pieces = cached(chosen.cache, "pieces", hear_piece, ESTIMATOR_SEEDS)
     sounds = cached(chosen.cache, "sounds", hear_sound, SOUND_SEEDS)
     keyed = cached(chosen.cache, "keys", hear_notes, KEY_SEEDS)
     origin = (
-        f"generator, pieces {SEEDS}, sounds {SOUND_SEEDS}, and {len(clips)} clips of "
+        f"generator, pieces {ESTIMATOR_SEEDS}, sounds {SOUND_SEEDS}, and {len(used)} clips of "
         "evaluation.recordings"
     )
-    everything: list[Heard] = [*pieces, *sounds, *clips]
-    judged = answers_unseen(everything, keyed)
-    write(
-        _CORE_TABLES / "calibration.json",
-        provenance(f"{origin}, in thirds, each judged by the others") | fit_calibration(judged),
-    )
-    write_tables(fit_gate(everything) | fit_tempo(everything), origin)
+    everything: list[Heard] = [*pieces, *sounds, *used]
+    write_tables(fit_gate(everything), origin)
+    write_tables(fit_tempo(everything), origin)
     write_tables(fit_key(everything, keyed), f"{origin}; keys also of pieces {KEY_SEEDS}")
 
+    held += cached(chosen.cache, "calibration", hear_piece, CALIBRATION_SEEDS)
+    held += cached(chosen.cache, "calibration-sounds", hear_sound, CALIBRATION_SOUND_SEEDS)
+    origin = (
+        f"generator, pieces {CALIBRATION_SEEDS}, sounds {CALIBRATION_SOUND_SEEDS}, and other "
+        "clips of evaluation.recordings"
+    )
+    write(CALIBRATION, provenance(origin) | fit_calibration(held))
 
-def provenance(origin: str) -> dict[str, Any]:
+
+def provenance(origin: str, module: str = "fit") -> dict[str, Any]:
     """Return what a table says about where it comes from."""
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    command = "python -m liner_server.evaluation.fit --cache DIR --clips DIR/fit.csv"
+    command = f"python -m liner_server.evaluation.{module} --cache DIR --clips DIR/fit.csv"
     return {"provenance": {"data": origin, "date": today, "command": command}}
 
 
-def write_tables(tables: dict[str, dict[str, Any]], origin: str) -> None:
+def write_tables(tables: dict[str, dict[str, Any]], origin: str, *, module: str = "fit") -> None:
     """Write the audio tables, each with its provenance."""
     for name, table in tables.items():
-        write(_AUDIO_TABLES / f"{name}.json", provenance(origin) | table)
+        write(_AUDIO_TABLES / f"{name}.json", provenance(origin, module) | table)
     load_table.cache_clear()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from liner_server.audio import chroma, gate, key, rhythm
+from liner_server.audio import chroma, gate, key, loop, rhythm
 from liner_server.audio.measurements import Content
 from liner_server.audio.spectra import SAMPLE_RATE, Floats, is_silent
 from liner_server.evaluation import synth
@@ -58,6 +58,9 @@ class Heard:
     rhythm: rhythm.Rhythm | None
     """None where no tempo is to be learned."""
 
+    loop: loop.Loop
+    """How the strokes lie in it, and its ends."""
+
     notes: chroma.Chroma
 
     recorded: bool = False
@@ -95,6 +98,7 @@ def hear(
         measures=gate.describe(mono)[1],
         embedding=gate.embedding_of(mono, patches=_PATCHES).mean(0),
         rhythm=rhythm.hear(mono) if with_rhythm else None,
+        loop=loop.measure(mono),
         notes=chroma.measure(mono),
         recorded=recorded,
     )

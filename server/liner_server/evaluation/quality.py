@@ -136,7 +136,7 @@ def report(sets: Mapping[str, Sequence[Answer]], command: str) -> str:
         "",
         (
             "The tables that rank, gate and calibrate are fitted on the generator's seeds "
-            f"{_span(fit.SEEDS)}; the set *generator* "
+            f"{_span(fit.ESTIMATOR_SEEDS)} and {_span(fit.CALIBRATION_SEEDS)}; the set *generator* "
             f"below is seeds {_span(fit.REPORT_SEEDS)}, unseen. Each table's file names its data. "
             "Unanswered counts as wrong, except under calibration, which is about answers given. "
             "Other sets are labelled recordings that are not in the repository: "

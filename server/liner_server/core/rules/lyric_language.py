@@ -182,4 +182,4 @@ _ALONE = {
     for scripts in (*_WRITTEN.values(), *(frozenset([script]) for script in _LETTERS))
     if "Latn" not in scripts
 }
-"""What is written in these scripts and no other letter; not Latin, where languages are told apart."""
+"""Texts in these scripts and no other letter; Latin is left out: many languages share it."""
