@@ -47,7 +47,8 @@ _MOST_CANDIDATES = 20
 _LOOP_BEATS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
 """Lengths of one to eight bars: candidates in a file that may be a loop, whoever favours them."""
 
-_LONGEST_LOOP_SECONDS = 20.0
+LONGEST_LOOP_SECONDS = 12.0
+"""A longer file's length says nothing that the listeners do not say better."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +167,7 @@ def candidates(rhythm: Rhythm) -> list[float]:
     heights = np.interp(chosen, _GRID, total)
     ordered = [bpm for _, bpm in sorted(zip(-heights, chosen, strict=True))]
     tempi = [_snapped(rhythm.seconds, bpm) for bpm in ordered[:_MOST_CANDIDATES]]
-    for beats in _LOOP_BEATS if rhythm.seconds < _LONGEST_LOOP_SECONDS else ():
+    for beats in _LOOP_BEATS if rhythm.seconds < LONGEST_LOOP_SECONDS else ():
         _add(tempi, beats * 60 / rhythm.seconds)
     return tempi
 

@@ -2,10 +2,9 @@
 
 Every tempo that a listener favours and every tempo commonly taken for it (half, double, three
 halves ...) is described by some hundred measures and ranked by a small fitted table, so that the
-octave is decided by evidence and not by a fixed preference. A second table hears the length of a
-short file beside that ranking, a third says whether there is a beat at all; together they give
-each candidate a score. Scores are not probabilities of being
-right until `core.calibration` has had them.
+octave is decided by evidence and not by a fixed preference. In a short file a second table hears
+its length beside that ranking; a third says whether there is a beat at all. Together they give each
+candidate a score, which is not a probability of being right until `core.calibration` has had it.
 """
 
 import numpy as np
@@ -49,9 +48,10 @@ def judge(heard: rhythm.Rhythm) -> Tempo:
     pulse = load_table("pulse")
     logit = pulse.apply(beat_features(heard, softmax(scores))[1][None])[0, 0]
     beat = float(1 / (1 + np.exp(-logit)))
-    told = witness.describe(heard, tempi, dict(zip(names, values.T, strict=True)), scores)
-    shares = softmax(load_table("loop_tempo").apply(told[1])[:, 0])
-    candidates = _listed(tempi, shares * beat)
+    if heard.seconds < rhythm.LONGEST_LOOP_SECONDS:
+        told = witness.describe(heard, tempi, dict(zip(names, values.T, strict=True)), scores)
+        scores = load_table("loop_tempo").apply(told[1])[:, 0]
+    candidates = _listed(tempi, softmax(scores) * beat)
     best = candidates[0][0]
     steady = rhythm.stability(heard, best)
     features = {

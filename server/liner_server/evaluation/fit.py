@@ -39,7 +39,7 @@ from liner_server.evaluation.regress import classify, rank
 
 ESTIMATOR_SEEDS = range(1400)
 CALIBRATION_SEEDS = range(1400, 1800)
-REPORT_SEEDS = range(1800, 2000)
+REPORT_SEEDS = range(1800, 2200)
 KEY_SEEDS = range(20_000, 21_600)
 """Pieces of which only the key is learned: that takes a tenth of the time."""
 
@@ -47,7 +47,7 @@ SOUND_SEEDS = range(300)
 CALIBRATION_SOUND_SEEDS = range(300, 360)
 REPORT_SOUND_SEEDS = range(360, 420)
 
-TEMPO_FEATURES = ("margin", "agreement", "beat", "log seconds")
+TEMPO_FEATURES = ("margin", "agreement", "beat")
 KEY_FEATURES = ("lead", "agreement", "tonal", "log seconds")
 """What tells right answers from wrong ones beside the score."""
 

@@ -2,9 +2,10 @@
 
 On top of the tables of `fit`, which stay as they are: how the length of a file and the strokes in
 it change the ranking of tempi, how they change what kind of sound a short file is, and what the
-tempo's score then means. Loops and other pieces of the generator, and clips of `recordings`; the
-curve is counted on seeds and clips that neither these tables nor those of `fit` were fitted on.
-Hearing the pieces and clips takes some twenty minutes of CPU, the fit one.
+tempo's score then means. Loops and other pieces of the generator, and clips of `recordings`. The
+curve is counted on seeds that no table was fitted on and on all clips: those kept from the tables
+are too few, and of them alone it says too little of what is sure. Hearing everything takes some
+forty minutes of CPU, the fit one.
 """
 
 import argparse
@@ -23,9 +24,10 @@ from liner_server.evaluation import fit
 from liner_server.evaluation.heard import Heard, cached, hear_clip, hear_piece, hear_sound, rows_of
 from liner_server.evaluation.regress import classify, rank
 
-SEEDS = range(600)
-SOUND_SEEDS = range(100)
-CALIBRATION_SEEDS = range(1400, 1600)
+SEEDS = fit.ESTIMATOR_SEEDS
+SOUND_SEEDS = fit.SOUND_SEEDS
+CALIBRATION_SEEDS = fit.CALIBRATION_SEEDS
+CALIBRATION_SOUND_SEEDS = fit.CALIBRATION_SOUND_SEEDS
 
 LEAST_WITNESS = -1.0
 """Log-odds that strokes off the grid take from music at most: not all of it is a loop."""
@@ -42,6 +44,8 @@ def fit_tempo(everything: Sequence[Heard]) -> dict[str, dict[str, Any]]:
     names: list[str] = []
     for heard in everything:
         if heard.rhythm is None or heard.bpm is None:
+            continue
+        if heard.seconds >= rhythm.LONGEST_LOOP_SECONDS:
             continue
         tempi = np.array(rhythm.candidates(heard.rhythm))
         if not len(tempi):
@@ -88,27 +92,28 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen.cache.mkdir(parents=True, exist_ok=True)
 
     clips: list[Heard] = cached(chosen.cache, "clips", hear_clip, rows_of(chosen.clips))
-    held = [clip for clip in clips if _held(clip)]
     used = [clip for clip in clips if not _held(clip)]
     pieces = cached(chosen.cache, "pieces", hear_piece, SEEDS)
     sounds = cached(chosen.cache, "sounds", hear_sound, SOUND_SEEDS)
-    held += cached(chosen.cache, "calibration", hear_piece, CALIBRATION_SEEDS)
-    everything = [*pieces, *sounds, *used]
     origin = f"generator, pieces {SEEDS}, sounds {SOUND_SEEDS}, and {len(used)} clips of recordings"
-    tables = fit_tempo(everything) | fit_gate(everything)
-    fit.write_tables(tables, origin, module="fit_loops")
+    everything = [*pieces, *sounds, *used]
+    fit.write_tables(fit_tempo(everything) | fit_gate(everything), origin, module="fit_loops")
 
-    curve = fit.fit_curve(held, "bpm", fit.TEMPO_FEATURES)
-    place = fit.CALIBRATION
-    shipped = json.loads(place.read_text(encoding="utf-8"))
+    counted = cached(chosen.cache, "calibration", hear_piece, CALIBRATION_SEEDS)
+    counted += cached(chosen.cache, "calibration-sounds", hear_sound, CALIBRATION_SOUND_SEEDS)
+    curve = fit.fit_curve([*counted, *clips], "bpm", fit.TEMPO_FEATURES)
+    shipped = json.loads(fit.CALIBRATION.read_text(encoding="utf-8"))
     others = [row for row in shipped["curves"] if row["field"] != "bpm"]
-    counted = f"bpm: generator, pieces {CALIBRATION_SEEDS}, and other clips of recordings"
-    told = fit.provenance(counted, "fit_loops")["provenance"]
-    fit.write(place, shipped | {"curves": [{**curve, "provenance": told}, *others]})
+    origin = (
+        f"bpm: generator, pieces {CALIBRATION_SEEDS}, sounds {CALIBRATION_SOUND_SEEDS}, and all "
+        f"{len(clips)} clips of recordings"
+    )
+    told = fit.provenance(origin, "fit_loops")["provenance"]
+    fit.write(fit.CALIBRATION, shipped | {"curves": [{**curve, "provenance": told}, *others]})
 
 
 def _held(clip: Heard) -> bool:
-    """Whether a clip is for calibration, as in `fit`."""
+    """Whether a clip is kept from the tables, as in `fit`."""
     return zlib.crc32(clip.name.encode()) % 5 == 4
 
 
