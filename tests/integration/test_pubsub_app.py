@@ -11,22 +11,11 @@ from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 from liner_server.errors import FailedPreconditionError
 from liner_server.queues.pubsub_wire import Names, PubsubMessage
 from support.eventually import eventually
-from support.pubsub_emulator import create, fresh_names, gateway, shared_emulator
+from support.pubsub_emulator import create, fresh_names, gateway, settings_on, shared_emulator
 from support.queue_backends import LOW
 from support.server import Stubs, served
 
 DONE = enrichment_pb2.ENRICHMENT_STATE_DONE
-
-
-def overrides(names: Names) -> dict[str, str]:
-    """Return the settings of a service on these topics."""
-    return {
-        "queue": "pubsub",
-        "google_cloud_project": names.project,
-        "pubsub_topic": names.topic,
-        "pubsub_subscription": names.subscription,
-        "pubsub_emulator_host": shared_emulator().address,
-    }
 
 
 async def set_up(names: Names, *options: str) -> tuple[int, list[str]]:
@@ -57,7 +46,7 @@ async def test_setup_cloud_creates_what_is_missing_once_and_a_dry_run_nothing(
 
     assert await set_up(names, "--dry-run") == (1, ["missing"] * 10)
     with pytest.raises(FailedPreconditionError, match="setup-cloud"):
-        async with served(tmp_path, **overrides(names)):
+        async with served(tmp_path, **settings_on(names)):
             pytest.fail("it serves without its topics")
     assert await set_up(names) == (0, ["created"] * 10)
     assert await set_up(names) == (0, ["exists"] * 10)
@@ -96,7 +85,7 @@ async def test_an_operator_mends_poisoned_jobs_while_the_others_are_done(tmp_pat
     """Submit, see the dead letters, replay one with an edited payload, purge the rest."""
     names = fresh_names()
     await create(shared_emulator(), names)
-    async with served(tmp_path, **overrides(names)) as (_, stubs):
+    async with served(tmp_path, **settings_on(names)) as (_, stubs):
         jobs = await asyncio.gather(*(submit(stubs, f"Blue Hour {n}") for n in range(10)))
         async with gateway(shared_emulator()) as raw:
             for _ in range(3):

@@ -12,7 +12,7 @@ from support.collector import attributes_of, collector
 from support.eventually import eventually
 from support.grpc_errors import fails
 from support.http import fetch
-from support.pubsub_emulator import create, fresh_names, shared_emulator
+from support.pubsub_emulator import create, fresh_names, settings_on, shared_emulator
 from support.scripted_model import refuses, scripted_model
 from support.server import served
 
@@ -60,13 +60,7 @@ async def _on_pubsub() -> dict[str, str]:
     """Return the settings of a service on topics of its own."""
     names = fresh_names()
     await create(shared_emulator(), names)
-    return {
-        "queue": "pubsub",
-        "google_cloud_project": names.project,
-        "pubsub_topic": names.topic,
-        "pubsub_subscription": names.subscription,
-        "pubsub_emulator_host": shared_emulator().address,
-    }
+    return settings_on(names)
 
 
 @pytest.mark.parametrize("queue", ["sqlite", "pubsub"])

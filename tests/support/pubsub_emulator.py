@@ -109,6 +109,17 @@ async def gateway(emulator: Emulator) -> AsyncIterator[Gateway]:
         yield opened
 
 
+def settings_on(names: Names) -> dict[str, str]:
+    """Return the settings of a service on these topics of the shared emulator."""
+    return {
+        "queue": "pubsub",
+        "google_cloud_project": names.project,
+        "pubsub_topic": names.topic,
+        "pubsub_subscription": names.subscription,
+        "pubsub_emulator_host": shared_emulator().address,
+    }
+
+
 async def create(emulator: Emulator, names: Names) -> list[Part]:
     """Make a queue's topics and subscriptions; what a killed worker held comes back in 10 s."""
     async with gateway(emulator) as opened:

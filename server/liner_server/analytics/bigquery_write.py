@@ -1,4 +1,4 @@
-"""Rows into BigQuery by its Storage Write API: half the price of `insertAll`, and no quota of rows.
+"""Rows into BigQuery by its Storage Write API: half the list price of `insertAll`.
 
 The extra `liner[bqstorage]` brings Google's client. Rows go to each table's default stream and can
 be read at once. It knows no insert ids: what comes twice is stored twice and counted once, for
