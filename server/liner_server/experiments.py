@@ -209,7 +209,8 @@ class Experiments:
             LinerError: the counts cannot be had.
 
         """
-        if self._sink is None:
+        # Without experiments there is nothing to learn, and BigQuery bills each question.
+        if self._sink is None or not self._configured:
             return
         await self._learn()
         if self._unkept:
@@ -225,7 +226,7 @@ class Experiments:
 
     async def _learn(self) -> None:
         """Take over the changes that other servers made."""
-        if self._sink is None:
+        if self._sink is None or not self._configured:
             return
         rows = await self._sink.traffic()
         async with self._changing:

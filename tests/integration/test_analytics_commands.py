@@ -180,3 +180,5 @@ async def test_a_server_writes_its_rows_by_the_storage_write_api(tmp_path: Path)
         inserted = [call for call in kept.calls if call.endswith("/insertAll")]
 
     assert inserted == [appended], "the fake's own call, and none by REST"
+    # Nothing is asked of it where no experiment runs: each question is billed.
+    assert not [call for call in kept.calls if call.endswith("/queries")]
