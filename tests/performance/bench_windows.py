@@ -15,8 +15,8 @@ from liner_server.audio.spectra import SAMPLE_RATE, Floats
 from liner_server.audio.tempo import estimate_tempo
 from liner_server.audio.windows import Windows
 from liner_server.core.keys import relation
-from liner_server.evaluation import synth
-from liner_server.evaluation.fit import canonical, same_tempo
+from liner_server.evaluation import metrics, synth
+from liner_server.evaluation.heard import canonical
 from liner_server.evaluation.styles import STYLES
 
 _SECONDS = 600
@@ -46,7 +46,7 @@ def _judged(seed: int) -> tuple[tuple[bool, bool], tuple[bool, bool]]:
         tempo, key = estimate_tempo(signal).bpm, estimate_key(signal).key
         results.append(
             (
-                tempo is not None and bool(same_tempo(np.array(tempo), piece.bpm)),
+                metrics.tempo_right(tempo, piece.bpm),
                 key is not None and relation(key, canonical(piece.key)) == "same",
             )
         )
