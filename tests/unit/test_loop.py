@@ -51,8 +51,20 @@ def test_a_long_file_is_no_loop() -> None:
     assert (heard.on_grid(np.array([1.0, 2.0])) == 0).all()
 
 
+@pytest.mark.parametrize("level", [1.0, 1e30])
+def test_a_click_at_the_very_end_of_silence_is_no_loop(level: float) -> None:
+    """What fills no whole hundredth of a second has no level, and the file is still answered."""
+    click = np.zeros(SAMPLE_RATE + 50, np.float32)
+    click[-10:] = level
+
+    heard = loop.measure(click)
+
+    assert len(heard.strokes) == 0
+    assert np.isfinite(loop.describe(heard)[1]).all()
+
+
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2000), st.integers(0, 2**32), st.sampled_from([0.0, 1e-9, 1.0, 1e4]))
+@given(st.integers(0, 2000), st.integers(0, 2**32), st.sampled_from([0.0, 1e-9, 1.0, 1e4, 1e30]))
 def test_any_signal_is_described_by_numbers(samples: int, seed: int, level: float) -> None:
     """One sample, silence and floats far over full scale all reach this."""
     rng = np.random.default_rng(seed)

@@ -54,12 +54,19 @@ def measure(mono: Floats) -> Loop:
     """Return what the ends and the length of a mono signal at 22,050 Hz tell."""
     seconds = len(mono) / SAMPLE_RATE
     nothing = np.zeros(0)
+    unheard = Loop(
+        seconds=seconds, strokes=nothing, weights=nothing, quiet_before=0.0, quiet_after=0.0
+    )
     if seconds > LONGEST_SECONDS or len(mono) < 2 * _LEVEL or is_silent(mono):
-        return Loop(seconds=seconds, strokes=nothing, weights=nothing, quiet_before=0.0,
-                    quiet_after=0.0)  # fmt: skip
+        return unheard
+    # Samples of a float file may be of any size: their squares need not fit.
+    mono = mono / np.abs(mono).max()
     blocks = mono[: len(mono) // _LEVEL * _LEVEL].reshape(-1, _LEVEL)
     levels = np.sqrt(np.mean(blocks**2, axis=1))
     loud = np.flatnonzero(levels > levels.max() * _QUIET)
+    if not len(loud):
+        # All there is is a click in the last, cut hundredth.
+        return unheard
     strokes, weights = _strokes(mono)
     return Loop(
         seconds=seconds,
@@ -89,12 +96,11 @@ def describe(loop: Loop) -> tuple[list[str], Floats]:
 
 
 def _strokes(mono: Floats) -> tuple[Floats, Floats]:
-    """Return when something begins, to a few milliseconds, and how strongly."""
+    """Return when something begins, to a few milliseconds, and how strongly; `mono` peaks at 1."""
     # Silence in front, so that what is there from the start begins there too.
     padded = np.concatenate([np.zeros(_SIZE, mono.dtype), mono])
-    peak = float(np.abs(mono).max()) + 1e-9
     bank = mel_filters(_SIZE, 40, 30, 10_000)
-    mel = np.log1p(200 / (_SIZE / 4) / peak * (magnitudes(padded, _SIZE, _HOP) @ bank))
+    mel = np.log1p(200 / (_SIZE / 4) * (magnitudes(padded, _SIZE, _HOP) @ bank))
     flux = np.maximum(mel[3:] - mel[:-3], 0).mean(1)
     width = int(0.3 * _RATE) | 1
     around = np.convolve(flux, np.ones(width) / width)[width // 2 :][: len(flux)]
