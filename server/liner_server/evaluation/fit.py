@@ -52,6 +52,7 @@ KEY_FEATURES = ("lead", "agreement", "tonal", "log seconds")
 """What tells right answers from wrong ones beside the score."""
 
 RECORDED_COUNTS = 2.0
+"""Pieces of the generator that a recorded clip stands for when probabilities are counted."""
 
 MUSIC_ABOVE = 0.5
 """Music is the answer where it is likelier than not, or the likeliest of all. A lower bound was
@@ -133,8 +134,10 @@ def fit_calibration(heard: Sequence[Heard]) -> dict[str, Any]:
 
 
 def fit_curve(heard: Sequence[Heard], field: str, extra: Sequence[str]) -> dict[str, Any]:
-    """Return one field's curve. A recorded clip counts `RECORDED_COUNTS` pieces of the generator's:
-    there are fewer of them, and they are nearer to what is met."""
+    """Return one field's curve, with what was counted.
+
+    A recorded clip counts `RECORDED_COUNTS` times: they are few, and nearer to what is met.
+    """
     scores, features, hits, weights = [], [], [], []
     for one in heard:
         if gate.judge(one.measures, one.embedding, one.loop)[0] is not Content.MUSIC:
