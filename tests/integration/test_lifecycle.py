@@ -63,7 +63,7 @@ async def test_work_in_flight_is_finished_when_the_process_is_told_to_stop(tmp_p
         text = ""
         while "liner_in_flight 3.0" not in text:
             _, text = await fetch(f"http://{server.http_address}/metrics")
-        exit_code = await server.terminate()
+        exit_code = await server.terminate(within=45)
         answers = await asyncio.gather(*calls)
 
     assert exit_code == 0
