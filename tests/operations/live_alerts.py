@@ -26,13 +26,16 @@ from support.scripted_model import Reply, refuses, says, scripted_model
 from support.server import Stubs, connected, server_process
 
 MODEL = "Qwen/Qwen2-Audio-7B-Instruct"
-SHORTER = {"5m": "10s", "10m": "20s", "2m": "4s", "1m": "2s"}
+TIMES_SHORTER = 30
 
 
 def shortened(rules: str) -> str:
     """Return the rules with shorter times; the hours and days of the objective stay."""
     text = re.sub(
-        r"(?<=\[)(5m|10m)(?=\])|(?<=for: )\d+m$", lambda m: SHORTER[m[0]], rules, flags=re.MULTILINE
+        r"(?<=\[)(5|10|15)m(?=\])|(?<=for: )(\d+)m$",
+        lambda minutes: f"{int(minutes[1] or minutes[2]) * 60 // TIMES_SHORTER}s",
+        rules,
+        flags=re.MULTILINE,
     )
     assert text != rules
     return text
