@@ -369,6 +369,35 @@ async def test_a_reply_that_is_no_completion_is_one_error(reply: Reply):
     assert (error.reason, error.retryable) == ("MODEL_REPLY_BROKEN", True)
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"token": "{", "bytes": 10**18, "logprob": -1.0},
+        {"token": "{", "bytes": 10**30, "logprob": -1.0},
+        {"token": "{", "bytes": True, "logprob": -1.0},
+        {"token": "{", "bytes": [256], "logprob": -1.0},
+        {"token": "{", "logprob": -(10**400)},
+        {"token": "\ud800", "logprob": -1.0},
+        {"token": "{", "logprob": -1.0, "top_logprobs": [{"token": "x", "bytes": 10**18}]},
+        {"token": "{", "logprob": -1.0, "top_logprobs": {"x": 1}},
+    ],
+)
+async def test_log_probabilities_that_make_no_sense_cost_neither_memory_nor_the_answer(
+    place: dict[str, Any],
+):
+    """They are left out as if the endpoint gave none: the value is proposed, and never sure."""
+    async with (
+        scripted_model(says(GOOD, logprobs=[place])) as model,
+        asking(model.base_url) as provider,
+    ):
+        found = await provider.propose(question(None, "genre"))
+
+    [claim] = found.claims
+    assert claim.value == "Jazz"
+    assert claim.score is not None
+    assert not claim.score.from_logprobs
+
+
 async def test_no_damaged_reply_does_more_than_fail():
     """Bytes cut, doubled and exchanged anywhere: a checked answer or one of our errors."""
     random = Random(4)

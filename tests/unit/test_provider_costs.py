@@ -202,6 +202,8 @@ async def test_yesterdays_file_costs_nothing_today(tmp_path: Path) -> None:
         '{"day": "2026-05-04", "providers": {"openai": [1, 2, -5]}}',
         '{"day": "2026-05-04", "providers": {"openai": [1e400, 2, 3]}}',
         '{"day": "today", "providers": {"openai": [1, 2, 3]}}',
+        '{"day": "2026-05-04", "providers": {"openai": [1, 2, 1%s]}}' % ("0" * 400),
+        "[" * 60_000,
         "x" * 70_000,
     ],
 )

@@ -107,7 +107,7 @@ def router(
     )
 
 
-def question(seconds: float = 5.0, title: str = "A") -> Question:
+def question(seconds: float = 5.0, title: str = "A", caller: str = "test") -> Question:
     """Return a question whose caller has so much time."""
     return Question(
         track=track_pb2.Track(title=title),
@@ -115,7 +115,7 @@ def question(seconds: float = 5.0, title: str = "A") -> Question:
         listening=None,
         context=RequestContext(
             request_id="r",
-            principal=Principal(name="test", roles=frozenset()),
+            principal=Principal(name=caller, roles=frozenset()),
             deadline=asyncio.get_running_loop().time() + seconds,
         ),
     )
@@ -436,6 +436,30 @@ async def test_a_batchs_questions_share_prompts() -> None:
 
     assert [found.claims[0].value for found in results] == [f"T{n}" for n in range(20)]
     assert model.packs == [8, 8, 4]
+
+
+async def test_tracks_of_different_callers_share_no_prompt() -> None:
+    """What one caller writes into a title must not sway the answers that another gets."""
+    model = ActingModel("qwen2", lambda q: says("qwen2", genre=q.track.title, language="en"))
+    over = router(lane(model, pack=8))
+    plan = over.plan(model="", unit="t")
+
+    await asyncio.gather(
+        *(
+            over.answer(
+                question(title=f"T{n}", caller="ab"[n % 2]),
+                plan,
+                fields=Unsettled(),
+                excerpts=None,
+                packed=True,
+            )
+            for n in range(8)
+        )
+    )
+
+    callers = [asked.context.principal.name for asked in model.asked]
+    assert model.packs == [4, 4]
+    assert sorted({"".join(callers[:4]), "".join(callers[4:])}) == ["aaaa", "bbbb"]
 
 
 async def test_one_bad_question_of_a_pack_spoils_no_other() -> None:

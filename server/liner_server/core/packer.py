@@ -40,7 +40,7 @@ class Packer(Generic[_T]):
     ) -> None:
         self._ask = ask
         self._most = most
-        self._open: dict[frozenset[str], _Pack[_T]] = {}
+        self._open: dict[tuple[str, frozenset[str]], _Pack[_T]] = {}
         self._calls: set[asyncio.Task[None]] = set()
 
     async def ask(self, question: Question, until: float) -> _T:
@@ -50,8 +50,10 @@ class Packer(Generic[_T]):
         the pack along; one that everybody left is not asked, or no longer.
         """
         loop = asyncio.get_running_loop()
-        # One prompt asks for the same fields of all its tracks.
-        pack = self._open.setdefault(question.fields, _Pack())
+        # One prompt asks for the same fields of all its tracks, and they are one caller's: what
+        # somebody writes into a title may sway a model's words on the tracks beside it.
+        alike = (question.context.principal.name, question.fields)
+        pack = self._open.setdefault(alike, _Pack())
         future: asyncio.Future[_T] = loop.create_future()
         pack.questions.append(question)
         pack.futures.append(future)
@@ -59,17 +61,17 @@ class Packer(Generic[_T]):
         if pack.timer is not None:
             pack.timer.cancel()
         if len(pack.questions) >= self._most:
-            self._leave(question.fields)
+            self._leave(alike)
         else:
-            pack.timer = loop.call_later(LINGER_SECONDS, self._leave, question.fields)
+            pack.timer = loop.call_later(LINGER_SECONDS, self._leave, alike)
         try:
             return await future
         finally:
             if pack.call is not None and all(other.cancelled() for other in pack.futures):
                 pack.call.cancel()
 
-    def _leave(self, fields: frozenset[str]) -> None:
-        pack = self._open.pop(fields)
+    def _leave(self, alike: tuple[str, frozenset[str]]) -> None:
+        pack = self._open.pop(alike)
         if pack.timer is not None:
             pack.timer.cancel()
         pack.drop_the_gone()

@@ -323,14 +323,19 @@ def _tokens(logprobs: object) -> tuple[Token, ...]:
             )
             for place in places
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return ()
 
 
 def _data(place: Mapping[str, Any]) -> bytes:
     """A token's bytes: half a character has no text of its own."""
     data = place.get("bytes")
-    return bytes(data) if data is not None else str(place["token"]).encode()
+    if data is None:
+        return str(place["token"]).encode()
+    if not isinstance(data, list):
+        # Of a number Python would make as many zero bytes.
+        raise TypeError("bytes are a list of numbers")
+    return bytes(data)
 
 
 def _logprob(place: Mapping[str, Any]) -> float:

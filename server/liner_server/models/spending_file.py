@@ -38,7 +38,15 @@ class SpendingFile:
             data = await asyncio.to_thread(_read, self._path)
             if data is not None:
                 self._spending.restore(json.loads(data))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ) as error:
             _log.error("spending of today is not known", path=str(self._path), error=repr(error))
         self._writing = asyncio.create_task(self._write_on())
         return self
