@@ -236,6 +236,28 @@ async def test_a_table_that_lacks_a_column_costs_no_row(
     assert (counts.rows["dropped"], kept.count("ai_experiments")) == (0, 3)
 
 
+async def test_set_up_adds_what_nested_rows_lack(place: tuple[FakeBigQuery, Place]) -> None:
+    """A table of an earlier release would refuse rows whose scores have grown by a field."""
+    kept, where = place
+    columns = {f["name"]: f for f in kept.tables["enrichment_outcomes"]["schema"]["fields"]}
+    scores = columns["scores"]
+    whole = [field["name"] for field in scores["fields"]]
+    scores["fields"] = [field for field in scores["fields"] if field["name"] != "stated"]
+
+    changed = [part async for part in set_up(where)]
+    again = [part async for part in set_up(where)]
+
+    [scores] = [
+        field
+        for field in kept.tables["enrichment_outcomes"]["schema"]["fields"]
+        if field["name"] == "scores"
+    ]
+    assert [part.note for part in changed if part.state == "changed"] == ["new columns: scores"]
+    assert [field["name"] for field in scores["fields"]] == whole
+    assert scores["mode"] == "REPEATED"
+    assert {part.state for part in again} == {"exists"}
+
+
 async def test_past_the_bound_rows_are_dropped_and_counted(
     tmp_path: Path, place: tuple[FakeBigQuery, Place]
 ) -> None:

@@ -134,6 +134,7 @@ async def test_judged_scores_are_exported_as_calibrate_reads_them(tmp_path: Path
                     prompt_version="p",
                     score=0.05 + 0.9 * (number % 10) / 10,
                     right=number % 10 > number % 4,
+                    stated=0.25 if number else 0,
                 )
             ],
         )
@@ -150,8 +151,9 @@ async def test_judged_scores_are_exported_as_calibrate_reads_them(tmp_path: Path
 
     assert "400 judged scores" in exported.stdout
     with out.open(newline="") as file:
-        first = next(csv.DictReader(file))
-    assert first["model"] == "qwen2:m"
+        exported_rows = list(csv.DictReader(file))
+    assert {row["model"] for row in exported_rows} == {"qwen2:m"}
+    assert sorted(row["stated"] for row in exported_rows)[:2] == ["", "0.250000"]
     assert fitted.returncode == 0, fitted.stderr
     [curve] = json.loads(table.read_text())["curves"]
     assert (curve["field"], curve["source"]) == ("genre", "qwen2:m:p")

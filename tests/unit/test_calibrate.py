@@ -3,7 +3,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +175,65 @@ def test_a_score_that_says_nothing_becomes_the_average(tmp_path: Path) -> None:
     assert loaded.calibrated("genre", SOURCE, 0.99).probability == pytest.approx(share, abs=0.01)
 
 
+def candid(count: int, *, score: float | None = None, telling: bool = True) -> Iterator[Row]:
+    """Yield results of a model whose words, if telling, know more than its score does."""
+    rng = random.Random(7)
+    for row in overconfident(count, seed=5):
+        stated = rng.random()
+        own = float(row["score"])
+        odds = math.log(max(own, 1e-4) / max(1 - own, 1e-4)) / 3 + 5 * (stated - 0.5)
+        if telling:
+            row["right"] = int(rng.random() < 1 / (1 + math.exp(-odds)))
+        yield row | {"stated": f"{stated:.3f}"} | ({} if score is None else {"score": score})
+
+
+def test_stated_confidence_has_a_part_where_it_tells_more(tmp_path: Path) -> None:
+    """Where an endpoint gives no log-probabilities, the words are all there is to go by."""
+    rows = list(candid(2000, score=0.5))
+    silent = [{k: v for k, v in row.items() if k != "stated"} for row in rows]
+    said = calibrate.read(write(tmp_path / "a.csv", rows).read_bytes())
+    unsaid = calibrate.read(write(tmp_path / "b.csv", silent).read_bytes())
+
+    found, without = calibrate.fit(list(said)), calibrate.fit(list(unsaid))
+
+    assert found.curve["weights"]["stated"] > 0
+    assert found.calibrated.brier < without.calibrated.brier - 0.03
+    assert found.calibrated.ece < 0.05
+    assert without.curve["weights"] == without.curve["means"] == {}
+    loaded = Calibration.parse({"curves": [found.curve]})
+    low, high = (
+        loaded.calibrated("genre", SOURCE, 0.5, {"stated": stated, "logprobs": 0.0}).probability
+        for stated in (0.3, 1.0)
+    )
+    assert low < high <= found.curve["highest"]
+
+
+@pytest.mark.parametrize("change", [lambda stated: stated, lambda stated: 1 - stated])
+def test_stated_confidence_without_worth_has_no_part(
+    tmp_path: Path, change: Callable[[float], float]
+) -> None:
+    """What an injected title makes a model say must not count because chance once let it."""
+    rows = [
+        row | {"stated": f"{change(float(row['stated'])):.3f}"}
+        for row in candid(2000, telling=change(0) == 1)
+    ]
+
+    found = curve(rows, tmp_path)
+
+    assert found["weights"] == {}
+    assert found["score"] == pytest.approx(1 / 3, abs=0.1)
+
+
+def test_rows_without_stated_confidence_count_by_their_score(tmp_path: Path) -> None:
+    """Reviews of an earlier release do not hold it: their rows are still good."""
+    rows = [row | ({"stated": ""} if n % 2 else {}) for n, row in enumerate(candid(2000))]
+
+    found = curve(rows, tmp_path)
+
+    assert found["weights"]["stated"] > 0
+    assert found["n"] > 900
+
+
 @pytest.mark.parametrize(("right", "low", "high"), [(1, 0.9, 0.999), (0, 0.001, 0.1)])
 def test_answers_that_were_all_alike_are_not_certain(
     tmp_path: Path, right: int, low: float, high: float
@@ -211,6 +270,8 @@ def test_the_table_says_where_it_comes_from(tmp_path: Path) -> None:
         (b"field,model,prompt_version,score,right\ngenre,m,p,nan,1\n", "line 2: score is nan"),
         (b"field,model,prompt_version,score,right\ngenre,m,p,high,1\n", "line 2: .*'high'"),
         (b"field,model,prompt_version,score,right\ngenre,m,p,0.5,yes\n", "line 2: right is 'yes'"),
+        (b"field,model,prompt_version,score,right,stated\ngenre,m,p,0.5,1,2\n", "stated is 2"),
+        (b"field,model,prompt_version,score,right,stated\ngenre,m,p,0.5,1,x\n", "line 2: .*'x'"),
         (b"field,model,prompt_version,score,right\ngenre,m,,0.5,1\n", "line 2: prompt_version"),
         (b"field,model,prompt_version,score,right\ngenre,m,p\n", "line 2: score, right is empty"),
     ],

@@ -274,6 +274,7 @@ class JudgedScore(_message.Message):
     PROMPT_VERSION_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
     RIGHT_FIELD_NUMBER: _builtins.int
+    STATED_FIELD_NUMBER: _builtins.int
     model: _builtins.str
     """Provider and model, as `liner-server calibrate` wants them."""
     prompt_version: _builtins.str
@@ -282,6 +283,8 @@ class JudgedScore(_message.Message):
     """The raw score."""
     right: _builtins.bool
     """Whether its value is the one that the editor accepted or put in its place."""
+    stated: _builtins.float
+    """The confidence that it stated in words; 0 also where it is not known."""
     def __init__(
         self,
         *,
@@ -289,10 +292,11 @@ class JudgedScore(_message.Message):
         prompt_version: _builtins.str = ...,
         score: _builtins.float = ...,
         right: _builtins.bool = ...,
+        stated: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "prompt_version", b"prompt_version", "right", b"right", "score", b"score"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "prompt_version", b"prompt_version", "right", b"right", "score", b"score", "stated", b"stated"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -85,6 +85,11 @@ def _mended(
     path = f"{found.project}.{found.dataset_id}.{found.table_id}"
     present = {field.name: field for field in found.schema}
     added = [field for field in schema(table) if field.name not in present]
+    grown = {
+        field.name: grown
+        for field in schema(table)
+        if field.name in present and (grown := _grown(present[field.name], field))
+    }
     other = [
         field.name
         for field in schema(table)
@@ -95,17 +100,19 @@ def _mended(
     if other:
         note = f"of another type, to be mended by hand: {', '.join(other)}"
         return Part(kind="table", path=path, state="differs", note=note)
-    if not added and not late:
+    if not added and not grown and not late:
         note = "" if partitioning is not None else "it is not partitioned by day"
         return Part(kind="table", path=path, state="exists", note=note)
-    notes = [f"new columns: {', '.join(field.name for field in added)}"] if added else []
-    fields = ["schema"] if added else []
+    new = [*(field.name for field in added), *grown]
+    notes = [f"new columns: {', '.join(new)}"] if new else []
+    fields = ["schema"] if new else []
     if late:
         notes.append("how long days are kept")
         fields.append("time_partitioning")
     if not dry_run:
         # A column that is new to a table with rows cannot be required.
-        found.schema = [*found.schema, *(_nullable(field) for field in added)]
+        kept = [grown.get(field.name, field) for field in found.schema]
+        found.schema = [*kept, *(_nullable(field) for field in added)]
         if late and partitioning is not None:
             partitioning.expiration_ms = expires
             found.time_partitioning = partitioning
@@ -120,6 +127,18 @@ _SAME = {"INT64": "INTEGER", "FLOAT64": "FLOAT", "BOOL": "BOOLEAN", "STRUCT": "R
 def _kind(field: bigquery.SchemaField) -> tuple[str, bool]:
     kind = str(field.field_type).upper()
     return _SAME.get(kind, kind), field.mode == "REPEATED"
+
+
+def _grown(
+    present: bigquery.SchemaField, wanted: bigquery.SchemaField
+) -> bigquery.SchemaField | None:
+    """Return a column of rows with what it lacks; None where it lacks nothing."""
+    names = {field.name for field in present.fields}
+    lacking = [_nullable(field) for field in wanted.fields if field.name not in names]
+    if not lacking:
+        return None
+    inner = [field.to_api_repr() for field in (*present.fields, *lacking)]
+    return bigquery.SchemaField.from_api_repr({**present.to_api_repr(), "fields": inner})
 
 
 def _nullable(field: bigquery.SchemaField) -> bigquery.SchemaField:

@@ -22,8 +22,9 @@ def export_reviews(
     """Write what editors said of models' own scores, as `liner-server calibrate` reads it.
 
     One row a model's score of a value that an editor judged: field, model, prompt_version, score,
-    right, track_id (a hash unless LINER_ANALYTICS_TRACK_IDS=plain). Of several judgements of a
-    field the newest counts. A server may be running. Exit codes: 0 written, 2 not written.
+    right, track_id (a hash unless LINER_ANALYTICS_TRACK_IDS=plain), stated (the confidence it put
+    in words, empty where it is not known). Of several judgements of a field the newest counts. A
+    server may be running. Exit codes: 0 written, 2 not written.
     """
     from liner_server.errors import LinerError
     from liner_server.settings import SettingsError, load
@@ -40,15 +41,18 @@ def export_reviews(
             if sink is None:
                 stop("liner-server export-reviews: LINER_ANALYTICS=off: nothing is kept")
             rows = [
-                (s.prompt_version, s.model, row.field, s.score, int(s.right), row.track)
+                (row, score)
                 async for row in sink.outcomes(start=datetime.now(UTC) - timedelta(days=days))
-                for s in row.scores
+                for score in row.scores
             ]
         with out.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(("field", "model", "prompt_version", "score", "right", "track_id"))
-            for prompt, model, field, score, right, track in rows:
-                writer.writerow((field, model, prompt, f"{score:.6f}", right, track))
+            names = ("field", "model", "prompt_version", "score", "right", "track_id", "stated")
+            writer.writerow(names)
+            for row, of in rows:
+                stated = f"{of.stated:.6f}" if of.stated else ""
+                said = (f"{of.score:.6f}", int(of.right), row.track, stated)
+                writer.writerow((row.field, of.model, of.prompt_version, *said))
         return len(rows)
 
     try:

@@ -83,7 +83,9 @@ def calibrate(
     One row of RESULTS is one answer: `field` as in Track, `model` as PROVIDER:MODEL (such as
     qwen2:Qwen/Qwen2-Audio-7B-Instruct), `prompt_version`, `score` as the model gave it, 0 to 1,
     and `right`, 1 or 0. A column `track_id`, where there is one, keeps all answers about a track
-    together. Half of the results are fitted on; the figures printed are of the other half.
+    together. A column `stated`, the confidence that the model put in words, has a part in a curve
+    where it told more than the score. Half of the results are fitted on; the figures printed are of
+    the other half.
     Exit codes: 0 written, 2 not written.
     """
     from liner_server.evaluation.calibrate import ResultsError, run

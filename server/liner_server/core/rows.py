@@ -165,6 +165,7 @@ def outcome_rows(
                     prompt_version=score.prompt_version,
                     score=score.score,
                     right=right,
+                    stated=score.stated,
                 )
         yield row
 

@@ -16,16 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from liner_server.core.calibration import Calibration, log_odds
 from liner_server.evaluation import metrics
 from liner_server.evaluation.regress import classify
 
 COLUMNS = ("field", "model", "prompt_version", "score", "right")
-"""That a file of results must have; others are passed over, but for `track_id`."""
+"""That a file of results must have; others are passed over, but for `track_id` and `stated`."""
 
 _PENALTY = 2.0
 """Holds a curve's slope as in the tables that ship."""
+
+_EARNED = 2.0
+"""What a stated confidence must add to the log-likelihood to have a part in a curve: what chance
+adds to one weight is more than this one time in twenty."""
 
 
 class ResultsError(ValueError):
@@ -41,6 +46,8 @@ class Judged:
     """As a provider looks its curves up: provider, model and prompt version."""
     score: float
     right: bool
+    stated: float | None
+    """The confidence that the model put in words, where it is known."""
     held_out: bool
     """In the half that nothing is fitted on."""
 
@@ -113,14 +120,19 @@ def fit(rows: Sequence[Judged]) -> Fitted:
     held = [row for row in rows if row.held_out]
     curve = _curve(learnt)
     calibration = Calibration.parse({"curves": [curve]})
-    stated = [calibration.calibrated(r.field, r.source, r.score).probability for r in held]
+    found = [
+        calibration.calibrated(
+            r.field, r.source, r.score, {} if r.stated is None else {"stated": r.stated}
+        ).probability
+        for r in held
+    ]
     hits = [row.right for row in held]
     return Fitted(
         curve=curve,
         judged=len(held),
         right=sum(hits),
         raw=metrics.confidence([row.score for row in held], hits),
-        calibrated=metrics.confidence(stated, hits),
+        calibrated=metrics.confidence(found, hits),
     )
 
 
@@ -129,9 +141,7 @@ def _judged(row: Mapping[str, str | None], line: int) -> Judged:
     if empty:
         raise ResultsError(f"{', '.join(empty)} is empty")
     field, model, prompt_version, score, right = ((row[name] or "").strip() for name in COLUMNS)
-    number = float(score)
-    if not 0 <= number <= 1:
-        raise ResultsError(f"score is {score[:20]}, not in 0 to 1")
+    said = (row.get("stated") or "").strip()
     if right not in ("0", "1"):
         raise ResultsError(f"right is {right[:20]!r}, neither 0 nor 1")
     # By the track, so that no curve is judged on a track it has learnt from.
@@ -139,24 +149,43 @@ def _judged(row: Mapping[str, str | None], line: int) -> Judged:
     return Judged(
         field=field,
         source=f"{model}:{prompt_version}",
-        score=number,
+        score=_share("score", score),
         right=right == "1",
+        stated=_share("stated", said) if said else None,
         held_out=bool(hashlib.sha256(unit.encode()).digest()[0] & 1),
     )
 
 
+def _share(name: str, text: str) -> float:
+    number = float(text)
+    if not 0 <= number <= 1:
+        raise ResultsError(f"{name} is {text[:20]}, not in 0 to 1")
+    return number
+
+
 def _curve(rows: Sequence[Judged]) -> dict[str, Any]:
-    scores = np.array([[log_odds(row.score)] for row in rows])
     hits = np.array([int(row.right) for row in rows])
     right = int(hits.sum())
-    slope = intercept = 0.0
+    columns = {"score": np.array([log_odds(row.score) for row in rows])}
+    given = [row.stated for row in rows if row.stated is not None]
+    mean = float(np.mean(given)) if given else 0.0
+    weights: dict[str, float] = {}
+    # The same answer whatever the score and the words: their average.
+    intercept = log_odds((right + 1) / (len(rows) + 2))
     if 0 < right < len(rows):
-        model = classify(scores, hits, penalty=_PENALTY)
-        slope = float(model.linear[0, 0] / model.scale[0])
-        intercept = float(model.bias[0] - slope * model.mean[0])
-    if slope <= 0:
-        # The score says nothing, or less: then all answers are as probable as their average.
-        slope, intercept = 0.0, log_odds((right + 1) / (len(rows) + 2))
+        alone = _fitted(columns, hits)
+        columns["stated"] = np.array([mean if r.stated is None else r.stated for r in rows])
+        both = _fitted(columns, hits)
+        if "stated" in both[0] and (
+            _likelihood(both, columns, hits) - _likelihood(alone, columns, hits) > _EARNED
+        ):
+            weights, intercept = both
+        elif alone[0]:
+            weights, intercept = alone
+    slope = weights.pop("score", 0.0)
+    total = slope * columns["score"]
+    for name, weight in weights.items():
+        total = total + weight * columns[name]
     return {
         "field": rows[0].field,
         "source": rows[0].source,
@@ -164,10 +193,40 @@ def _curve(rows: Sequence[Judged]) -> dict[str, Any]:
         "right": right,
         "intercept": intercept,
         "score": slope,
-        "weights": {},
-        "means": {},
-        "highest": metrics.surest(slope * scores[:, 0], hits),
+        "weights": weights,
+        "means": dict.fromkeys(weights, mean),
+        "highest": metrics.surest(total, hits),
     }
+
+
+_Line = tuple[dict[str, float], float]
+"""Weights by column, and an intercept."""
+
+
+def _fitted(columns: Mapping[str, NDArray[np.float64]], hits: NDArray[np.intp]) -> _Line:
+    """Return the line through the columns that speak for an answer.
+
+    One that says nothing, or that speaks against it, has no weight: that would be chance.
+    """
+    names = list(columns)
+    while names:
+        model = classify(np.stack([columns[n] for n in names], 1), hits, penalty=_PENALTY)
+        slopes = model.linear[:, 0] / model.scale
+        if slopes.min() > 0:
+            intercept = float(model.bias[0] - (slopes * model.mean).sum())
+            return dict(zip(names, map(float, slopes), strict=True)), intercept
+        del names[int(slopes.argmin())]
+    return {}, log_odds((hits.sum() + 1) / (len(hits) + 2))
+
+
+def _likelihood(
+    line: _Line, columns: Mapping[str, NDArray[np.float64]], hits: NDArray[np.intp]
+) -> float:
+    weights, intercept = line
+    total = np.full(len(hits), intercept)
+    for name, weight in weights.items():
+        total = total + weight * columns[name]
+    return float(-np.logaddexp(0, np.where(hits == 1, -total, total)).sum())
 
 
 def _provenance(data: bytes, results: Path, out: Path, least: int) -> dict[str, Any]:
