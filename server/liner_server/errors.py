@@ -197,3 +197,5 @@ class ProviderError(UnavailableError):
         self.retryable = retryable
         self.of_question = of_question
         """Whether this question may be to blame: the provider may be well."""
+        self.tokens = (0, 0)
+        """What was used of the prompt's and the answer's, where it did reply."""

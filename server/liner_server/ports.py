@@ -16,7 +16,7 @@ from liner.v1 import enrichment_pb2, storage_pb2, track_pb2
 from liner_server.audio.measurements import Listening
 from liner_server.context import RequestContext
 from liner_server.core.calibration import Calibrated
-from liner_server.core.claims import ProviderAnswer
+from liner_server.core.claims import Lost, ProviderAnswer
 from liner_server.core.enums import State
 from liner_server.errors import LinerError
 
@@ -304,14 +304,18 @@ class Question:
     audio_wav: Sequence[bytes] = field(default=(), repr=False)
     """Excerpts for a provider that hears: WAV, 16 kHz, mono, 16 bit, at most 30 s each."""
 
+    lost: Lost = field(default_factory=Lost, repr=False, compare=False)
+    """Where a provider counts what it used when it ends without an answer, cancelled or not."""
+
 
 class ModelProvider(Protocol):
     """Proposes values for the fields of a track.
 
     A provider answers with claims and decides nothing: the ledger weighs them beside what was
     given, tagged and measured. It returns before `question.context.deadline`, and stops all work
-    it caused, upstream too, as soon as its caller is cancelled. What it returns has been checked:
-    values in canonical text form, confidences in [0, 1], only fields it lists in `fields`.
+    it caused, upstream too, as soon as its caller is cancelled. What it used without an answer it
+    adds to `question.lost`. What it returns has been checked: values in canonical text form,
+    confidences in [0, 1], only fields it lists in `fields`.
     """
 
     @property

@@ -531,6 +531,20 @@ async def test_a_repaired_answer_counts_with_all_that_it_cost():
     assert found.retry_count == 1
 
 
+async def test_what_was_used_before_the_time_ran_out_is_counted_as_lost():
+    """The first call was paid for, though its repair never came back."""
+    asked = question(None, "genre", seconds=0.5)
+    async with (
+        scripted_model(says("Jazz!", tokens=(50, 5)), Reply(first_byte_after=60)) as model,
+        asking(model.base_url) as provider,
+    ):
+        with pytest.raises(DeadlineError):
+            await provider.propose(asked)
+
+    assert (asked.lost.usage.prompt_tokens, asked.lost.usage.completion_tokens) == (50, 5)
+    assert asked.lost.retries == 1
+
+
 async def test_the_repair_tells_what_was_wrong_and_repeats_nothing_of_it():
     """The hostile answer must not become part of the next prompt."""
     hostile = answers(r1=answer({"genre": "<script>EVIL</script>"}))

@@ -21,7 +21,7 @@ from support.asking import answering, recordings
 from support.eventually import eventually
 from support.grpc_errors import fails
 from support.obeying_model import SYSTEM_MARK, Obeying, payloads
-from support.scripted_model import Reply, Script, ScriptedModel, refuses, scripted_model
+from support.scripted_model import Reply, Script, ScriptedModel, refuses, says, scripted_model
 from support.server import Stubs, served
 
 MODELS = ("Qwen/Qwen2-Audio-7B-Instruct", "gpt-4.1-mini", "tried")
@@ -182,6 +182,35 @@ async def test_a_failing_primary_is_retried_then_replaced(tmp_path: Path) -> Non
     assert 'ai_retry_attempts_total{model="qwen2"} 2' in exported
 
 
+async def test_what_a_model_took_without_an_answer_is_on_the_bill(tmp_path: Path) -> None:
+    """Two useless answers and one cut off were paid for, whoever answered at last."""
+    replies = iter(
+        (
+            says("Jazz!", tokens=(50, 5)),
+            says("Rock!", tokens=(60, 10)),
+            says("{", finish="length", tokens=(70, 20)),
+        )
+    )
+    async with world(
+        tmp_path,
+        lambda _: next(replies),
+        answering(genre="Jazz"),
+        model_prices={MODELS[0]: (1000.0, 0.0)},
+    ) as here:
+        repaired = await here.stubs.enrichment.EnrichMetadata(request_for("genre"))
+        cut = await here.stubs.enrichment.EnrichMetadata(
+            request_for("genre", track=track_pb2.Track(title="Two"))
+        )
+
+    for answer, sent, received, retries in ((repaired, 110, 15, 1), (cut, 70, 20, 0)):
+        processing = answer.processing
+        assert processing.model == "openai"
+        assert processing.retry_count == retries
+        assert processing.usage.prompt_tokens == 100 + sent
+        assert processing.usage.completion_tokens == 20 + received
+        assert processing.usage.cost_usd == pytest.approx(sent / 1000)
+
+
 async def test_when_no_model_answers_what_is_known_comes_back_with_the_reason(
     tmp_path: Path,
 ) -> None:
@@ -207,6 +236,22 @@ async def test_who_requires_a_model_gets_an_error_in_place_of_less(tmp_path: Pat
         await here.stubs.enrichment.EnrichMetadata(request_for("genre", require_model=True))
 
     assert failure.reason == "NO_MODEL_ANSWERED"
+    assert failure.retry_after is not None
+
+
+async def test_who_requires_a_model_is_told_when_to_try_again_after_a_timeout(
+    tmp_path: Path,
+) -> None:
+    """The server's own word arrives before the caller's time is over."""
+    async with (
+        world(tmp_path, HANGS, HANGS) as here,
+        fails(grpc.StatusCode.DEADLINE_EXCEEDED) as failure,
+    ):
+        await here.stubs.enrichment.EnrichMetadata(
+            request_for("genre", require_model=True), timeout=2
+        )
+
+    assert failure.reason == "NO_MODEL_IN_TIME"
     assert failure.retry_after is not None
 
 

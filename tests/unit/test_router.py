@@ -324,6 +324,32 @@ async def test_a_retry_after_that_does_not_fit_goes_to_the_fallback_at_once() ->
     assert len(first.asked) == 2
 
 
+async def test_a_pause_that_a_provider_wants_is_told_to_the_operator() -> None:
+    """Ten minutes without a call must not look like a model that is well."""
+    clock = Clock()
+    model = ActingModel(
+        "qwen2", lambda _: failing(retryable=True, retry_after=timedelta(seconds=10**9))
+    )
+    paused = lane(model, clock=clock)
+
+    await routed(router(paused))
+    told = paused.trouble
+    clock.now += 600
+
+    assert "asked again in 600 s" in told
+    assert (paused.silent, paused.trouble) == (False, "")
+
+
+async def test_a_model_that_no_time_was_left_for_is_a_failure_that_is_told() -> None:
+    """An answer without a model must not pass for a whole one, be kept, or satisfy who needs it."""
+    model = ActingModel("qwen2", lambda _: says("qwen2", genre="Jazz", language="en"))
+
+    found = await routed(router(lane(model)), question(seconds=0.06))
+
+    assert model.asked == []
+    assert [(name, error.reason) for name, error in found.failures] == [("qwen2", "MODEL_TIMEOUT")]
+
+
 async def test_an_open_breaker_costs_no_call_and_no_time() -> None:
     """After an outage began, every caller gets the fallback's answer at the fallback's speed."""
     clock = Clock()

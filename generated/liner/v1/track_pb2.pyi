@@ -769,7 +769,7 @@ class ModelScore(_message.Message):
     from_logprobs: _builtins.bool
     """Whether its endpoint gave log-probabilities for this answer."""
     stated: _builtins.float
-    """The confidence it stated in words, in [0, 1]. Never believed: a feature to calibrate with."""
+    """The confidence it stated in words, in [0, 1]. Never believed, in no curve; kept to be looked at."""
     def __init__(
         self,
         *,
@@ -877,7 +877,7 @@ class ProcessingResult(_message.Message):
 
     @_builtins.property
     def usage(self) -> Global___Usage:
-        """What the model calls consumed; zero when none was made."""
+        """What the model calls consumed, those of no use included; zero when none was made."""
 
     @_builtins.property
     def review_reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:

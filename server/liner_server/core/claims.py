@@ -37,9 +37,30 @@ class Claim:
     """What a model scored the value itself, to be kept with the result; never weighed."""
 
 
+@dataclass
+class Lost:
+    """What calls about one track took that ended without an answer: it was paid all the same."""
+
+    usage: track_pb2.Usage = field(default_factory=track_pb2.Usage)
+    retries: int = 0
+    """Calls beyond the first of each try."""
+
+    def add(self, usage: track_pb2.Usage, retries: int) -> None:
+        """Count one try."""
+        add_usage(self.usage, usage)
+        self.retries += retries
+
+
+def add_usage(total: track_pb2.Usage, usage: track_pb2.Usage) -> None:
+    """Add a usage to a sum."""
+    total.prompt_tokens += usage.prompt_tokens
+    total.completion_tokens += usage.completion_tokens
+    total.cost_usd += usage.cost_usd
+
+
 @dataclass(frozen=True, kw_only=True)
 class ProviderAnswer:
-    """What a provider said, and what it cost."""
+    """What a provider said, and what it cost, but for calls that are counted as `Lost`."""
 
     claims: Sequence[Claim]
     model_version: str

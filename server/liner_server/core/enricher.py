@@ -365,7 +365,11 @@ def _no_model(failures: Sequence[tuple[str, LinerError]]) -> LinerError:
     """The error of a caller who wants a model's answer or none."""
     told = ", ".join(f"{model}: {error.reason}" for model, error in failures)
     if all(isinstance(error, DeadlineError) for _, error in failures):
-        return DeadlineError(f"no model answered in time ({told})", reason="NO_MODEL_IN_TIME")
+        return DeadlineError(
+            f"no model answered in time ({told})",
+            reason="NO_MODEL_IN_TIME",
+            retry_after=timedelta(seconds=1),
+        )
     waits = [error.retry_after for _, error in failures if error.retry_after is not None]
     return UnavailableError(
         f"no model could answer ({told})",

@@ -118,6 +118,11 @@ class Lane:
         return self._guard.budget.spent_share
 
     @property
+    def silent(self) -> bool:
+        """Whether it is not asked now because its endpoint wants a pause."""
+        return self._guard.rates.silence > timedelta(0)
+
+    @property
     def trouble(self) -> str:
         """Why it is not asked now, or what it cannot do; empty when all is well."""
         if self.spent:
@@ -125,6 +130,9 @@ class Lane:
         if self.state is BreakerState.OPEN:
             left = math.ceil(self._guard.breaker.retry_after.total_seconds())
             return f"failed too often; asked again in {left} s"
+        if self.silent:
+            left = math.ceil(self._guard.rates.silence.total_seconds())
+            return f"wants a pause (Retry-After); asked again in {left} s"
         return self.status
 
     async def ask(self, question: Question, *, until: float, packed: bool) -> Outcome:

@@ -95,6 +95,11 @@ class RateLimit:
         # An earlier, longer one still holds.
         self._silent_until = max(self._silent_until, self._clock() + wait)
 
+    @property
+    def silence(self) -> timedelta:
+        """How long the provider's Retry-After still holds; zero when it does not."""
+        return timedelta(seconds=max(0.0, self._silent_until - self._clock()))
+
     def _wait_seconds(self, tokens: int) -> float:
         self._refill()
         return max(

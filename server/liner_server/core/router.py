@@ -13,11 +13,11 @@ from typing import Protocol
 
 from liner.v1 import enrichment_pb2, track_pb2
 
-from liner_server.core.claims import Claim
+from liner_server.core.claims import Claim, Lost, add_usage
 from liner_server.core.experiment import CONTROL, Assignment
 from liner_server.core.lane import Lane, LaneObserver
 from liner_server.core.openings import Ceiling
-from liner_server.errors import InvalidRequestError, LinerError
+from liner_server.errors import DeadlineError, InvalidRequestError, LinerError
 from liner_server.ports import Question
 
 _SHARE = 0.6
@@ -208,6 +208,12 @@ class Router:
                 continue
             left = end - loop.time()
             if left < _LEAST_SECONDS:
+                if not routed.answered:
+                    # Said, or an answer without any model would pass for a whole one.
+                    error = DeadlineError(
+                        f"no time was left to ask {lane.name}", reason="MODEL_TIMEOUT"
+                    )
+                    routed.failures.append((lane.name, error))
                 break
             if position:
                 reason = routed.failures[-1][1].reason if not routed.answered else "LOW_CONFIDENCE"
@@ -229,9 +235,9 @@ class Router:
             routed.answered.append(lane.name)
             routed.versions[lane.name] = (answer.model_version, answer.prompt_version)
             routed.fallback_used |= position > 0
-            routed.usage.prompt_tokens += answer.usage.prompt_tokens
-            routed.usage.completion_tokens += answer.usage.completion_tokens
-            routed.usage.cost_usd += answer.usage.cost_usd
+            add_usage(routed.usage, answer.usage)
+        routed.retries += question.lost.retries
+        add_usage(routed.usage, question.lost.usage)
         return routed
 
     async def close(self) -> None:
@@ -258,6 +264,7 @@ class Router:
                     question,
                     fields=wanted,
                     context=replace(question.context, deadline=until),
+                    lost=Lost(),
                 ),
                 until=until,
                 packed=False,

@@ -229,14 +229,18 @@ class Chat:
         said = content if isinstance(content, str) else ""
         prompt_tokens, completion_tokens = _usage(reply.get("usage"), call, said)
         self._meter(call.model, prompt_tokens, completion_tokens)
+        error: ProviderError | None = None
         if refusal or finish == "content_filter":
-            raise refused(provider, "MODEL_DECLINED", "declined to answer")
-        if finish == "length":
-            raise refused(provider, "MODEL_ANSWER_CUT", "was cut off at its limit of tokens")
-        if finish != "stop":
-            raise self._broken()
-        if not said.strip():
-            raise failed(provider, "MODEL_REPLY_BROKEN", "answered with nothing")
+            error = refused(provider, "MODEL_DECLINED", "declined to answer")
+        elif finish == "length":
+            error = refused(provider, "MODEL_ANSWER_CUT", "was cut off at its limit of tokens")
+        elif finish != "stop":
+            error = self._broken()
+        elif not said.strip():
+            error = failed(provider, "MODEL_REPLY_BROKEN", "answered with nothing")
+        if error is not None:
+            error.tokens = (prompt_tokens, completion_tokens)
+            raise error
         return ChatReply(
             content=said,
             tokens=_tokens(choice.get("logprobs")),

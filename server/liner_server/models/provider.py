@@ -25,7 +25,7 @@ from liner_server.models.answer import (
     claims,
     parse,
 )
-from liner_server.models.chat import Chat, ChatCall, ChatReply, estimated_tokens
+from liner_server.models.chat import Chat, ChatCall, estimated_tokens
 from liner_server.models.faults import refused
 from liner_server.models.packing import packs
 from liner_server.models.probing import Probe, probe
@@ -68,6 +68,15 @@ class _Asked:
     usage: track_pb2.Usage = field(default_factory=track_pb2.Usage)
     calls: int = 0
     result: ProviderAnswer | LinerError | None = None
+
+    @property
+    def retries(self) -> int:
+        """Calls beyond the first."""
+        return max(0, self.calls - 1)
+
+    def lose(self) -> None:
+        """Count what it cost as spent for no answer."""
+        self.question.lost.add(self.usage, self.retries)
 
 
 class ChatProvider:
@@ -183,10 +192,19 @@ class ChatProvider:
         asked = [_Asked(question=question) for question in questions]
         fields = [prompt.askable(question, hears=self._hears) for question in questions]
         together = packs(questions, fields, most=self._settings.pack, alone=self._listens)
-        async with asyncio.TaskGroup() as group:
-            for places in together:
-                group.create_task(self._ask([asked[place] for place in places], fields[places[0]]))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for places in together:
+                    pack = [asked[place] for place in places]
+                    group.create_task(self._ask(pack, fields[places[0]]))
+        except BaseException:
+            for one in asked:
+                one.lose()
+            raise
         results = [one.result or self._answer(one, [], heard=False) for one in asked]
+        for one, result in zip(asked, results, strict=True):
+            if isinstance(result, LinerError):
+                one.lose()
         errors = [result for result in results if isinstance(result, LinerError)]
         if errors and len(errors) == len(results):
             # The one that is worth another try says most about the endpoint.
@@ -218,12 +236,13 @@ class ChatProvider:
                 one.calls += 1
             reply = await self._chat.complete(call, deadline=deadline)
         except ProviderError as error:
+            self._share_cost(error.tokens, call.model, pack)
             await self._after_failure(error, pack, fields, deaf=deaf)
             return
         except LinerError as error:
             _settle(pack, error)
             return
-        self._share_cost(reply, call.model, pack)
+        self._share_cost((reply.prompt_tokens, reply.completion_tokens), call.model, pack)
         named = dict(zip(prompt.ids(len(pack)), pack, strict=True))
         try:
             answers = parse(reply, {name: one.question for name, one in named.items()}, fields)
@@ -339,13 +358,12 @@ class ChatProvider:
             model_version=self.version,
             prompt_version=prompt.PROMPT_VERSION,
             usage=one.usage,
-            retry_count=max(0, one.calls - 1),
+            retry_count=one.retries,
         )
 
-    def _share_cost(self, reply: ChatReply, model: str, pack: Sequence[_Asked]) -> None:
+    def _share_cost(self, tokens: tuple[int, int], model: str, pack: Sequence[_Asked]) -> None:
         """Count a call's tokens to those it was made for, so that the sums stay true."""
-        prompts = _shares(reply.prompt_tokens, len(pack))
-        completions = _shares(reply.completion_tokens, len(pack))
+        prompts, completions = (_shares(total, len(pack)) for total in tokens)
         for one, sent, received in zip(pack, prompts, completions, strict=True):
             usage = track_pb2.Usage(prompt_tokens=sent, completion_tokens=received)
             one.usage.prompt_tokens += sent

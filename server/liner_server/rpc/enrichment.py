@@ -113,7 +113,9 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
             response.models.add(
                 name=lane.name,
                 version=lane.provider.version,
-                ready=lane.ready and lane.state is not BreakerState.OPEN and not lane.spent,
+                ready=lane.ready
+                and lane.state is not BreakerState.OPEN
+                and not (lane.spent or lane.silent),
                 breaker_state=f"BREAKER_STATE_{lane.state.name}",
                 hears_audio=lane.provider.hears_audio,
                 role=lane.role,
