@@ -769,7 +769,7 @@ class ModelScore(_message.Message):
     from_logprobs: _builtins.bool
     """Whether its endpoint gave log-probabilities for this answer."""
     stated: _builtins.float
-    """The confidence it stated in words, in [0, 1]. Never believed, in no curve; kept to be looked at."""
+    """The confidence it stated in words, in [0, 1]. Never believed: a feature to calibrate with."""
     def __init__(
         self,
         *,

@@ -6,7 +6,7 @@ the form but cannot be relied on (a title whose words are nowhere in the data, a
 that does not exist) only costs its field: the claim says so and names no value.
 
 The score of a value is how probable the model itself found it, token by token, among the values
-it could have chosen: not the confidence it states, which is kept and weighs nothing.
+it could have chosen: not the confidence it states, which is only a feature for calibration.
 """
 
 import re
