@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import aiohttp
@@ -507,6 +507,53 @@ async def test_the_experimental_model_is_named_in_its_answers(tmp_path: Path) ->
         assert answer.processing.experiment == "qwen3"
         assert answer.processing.is_experimental == is_tried
         assert by_field(answer)["genre"].value == ("Soul" if is_tried else "Jazz")
+
+
+async def test_a_model_in_the_shadow_is_paid_and_neither_waited_for_nor_heard(
+    tmp_path: Path,
+) -> None:
+    """Its calls and costs show in ListModels; what the caller gets is as if it were not there."""
+    hidden = answering(genre="Soul")
+
+    def late(request: dict[str, object]) -> Reply:
+        return replace(hidden(request), first_byte_after=3)
+
+    async with (
+        scripted_model(late, models=MODELS) as tried,
+        world(
+            tmp_path,
+            answering(genre="Jazz"),
+            refuses(500),
+            experimental_endpoint=tried.base_url,
+            experimental_model="tried",
+            experiment_name="qwen3",
+            experiment_share=1.0,
+            experiment_shadow=True,
+            enable_experimental_model=True,
+            model_prices={"tried": (1.0, 10.0)},
+        ) as here,
+    ):
+
+        async def spent() -> float:
+            models = await here.stubs.enrichment.ListModels(enrichment_pb2.ListModelsRequest())
+            return next(m.usage_today.cost_usd for m in models.models if m.name == "experimental")
+
+        began = time.monotonic()
+        answer = await here.stubs.enrichment.EnrichMetadata(request_for("genre"))
+        took = time.monotonic() - began
+        deadline = began + 20
+        while not await spent() and time.monotonic() < deadline:
+            await asyncio.sleep(0.1)
+        paid = await spent()
+
+    assert took < 3
+    assert paid > 0
+    assert by_field(answer)["genre"].value == "Jazz"
+    assert {score.model.partition(":")[0] for score in by_field(answer)["genre"].model_scores} == {
+        "qwen2"
+    }
+    assert answer.processing.usage.cost_usd == 0
+    assert (answer.processing.variant, answer.processing.is_experimental) == ("experimental", False)
 
 
 async def test_injected_orders_change_nothing_that_identifies_the_track(tmp_path: Path) -> None:

@@ -583,6 +583,26 @@ async def test_a_shadow_is_asked_and_never_heard() -> None:
     assert not over.plan(model="", unit=in_arm(experiment, TREATMENT)).is_experimental
 
 
+async def test_few_are_asked_in_the_shadow_at_once() -> None:
+    """A slow model that nobody waits for must not gather a task for every track."""
+    experiment = Experiment(name="e", shadow=True)
+    first = ActingModel("qwen2", lambda _: says("qwen2", genre="x", language="y"))
+    tried = ActingModel("experimental", lambda _: says("experimental", genre="z"), seconds=60)
+    over = router(
+        lane(first), None, lane(tried, "experimental"), experiment=experiment, use_experimental=True
+    )
+    before = asyncio.all_tasks()
+
+    found = [await routed(over, unit=in_arm(experiment, TREATMENT)) for _ in range(10)]
+    await eventually(lambda: tried.open == 4)
+    left = asyncio.all_tasks() - before
+    await over.close()
+
+    assert {tuple(one.answered) for one in found} == {("qwen2",)}
+    assert len(tried.asked) == len(left) == 4
+    assert asyncio.all_tasks() == before
+
+
 @pytest.mark.parametrize(("spent", "asked"), [("0.49", 1), ("0.50", 0)])
 async def test_a_shadow_leaves_half_of_the_days_money_alone(spent: str, asked: int) -> None:
     """Nobody reads what it says: it must not cost an answer that somebody waits for."""
