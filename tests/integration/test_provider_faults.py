@@ -138,7 +138,19 @@ async def test_a_retry_after_may_be_a_moment():
 
 @pytest.mark.parametrize(
     "header",
-    ["", "soon", "NaN", "inf", "-inf", "1,5", "0x10", "Fri, 99 Foo 2026", "7; drop", "9" * 200],
+    [
+        "",
+        "soon",
+        "NaN",
+        "inf",
+        "-inf",
+        "1,5",
+        "1_0",
+        "0x10",
+        "Fri, 99 Foo 2026",
+        "7; drop",
+        "9" * 200,
+    ],
 )
 async def test_a_retry_after_that_states_nothing_is_none(header: str):
     """The caller's own backoff decides then."""

@@ -97,7 +97,8 @@ def retry_after(value: str | None, *, now: datetime) -> timedelta | None:
     Seconds with or without a fraction and HTTP dates are understood; a moment in the past and a
     negative number mean no wait, more than a day means a day, anything else means nothing.
     """
-    if value is None or len(value) > 64:
+    # Python alone reads 1_0 as ten.
+    if value is None or len(value) > 64 or "_" in value:
         return None
     text = value.strip()
     try:
