@@ -239,6 +239,20 @@ async def test_who_requires_a_model_gets_an_error_in_place_of_less(tmp_path: Pat
     assert failure.retry_after is not None
 
 
+async def test_an_absurd_retry_after_keeps_no_caller_away_for_longer_than_the_model(
+    tmp_path: Path,
+) -> None:
+    """In ten minutes the model is asked again, so that is when to come back."""
+    absurd = refuses(429, retry_after="1e9")
+    async with (
+        world(tmp_path, absurd, absurd) as here,
+        fails(grpc.StatusCode.UNAVAILABLE) as failure,
+    ):
+        await here.stubs.enrichment.EnrichMetadata(request_for("genre", require_model=True))
+
+    assert failure.retry_after == 600
+
+
 async def test_who_requires_a_model_is_told_when_to_try_again_after_a_timeout(
     tmp_path: Path,
 ) -> None:

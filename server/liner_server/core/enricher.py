@@ -21,6 +21,7 @@ from liner_server.core.flights import Flights
 from liner_server.core.lane import Lane
 from liner_server.core.ledger import Ledger, Policy
 from liner_server.core.openings import Openings
+from liner_server.core.rates import LONGEST_PENALTY
 from liner_server.core.review import review_reasons
 from liner_server.core.router import Excerpts, Plan, Routed, Router
 from liner_server.core.rules.batch_memory import audio_identity
@@ -374,7 +375,8 @@ def _no_model(failures: Sequence[tuple[str, LinerError]]) -> LinerError:
     return UnavailableError(
         f"no model could answer ({told})",
         reason="NO_MODEL_ANSWERED",
-        retry_after=min(waits, default=timedelta(seconds=1)),
+        # A model is asked again after this pause, whatever Retry-After its endpoint made up.
+        retry_after=min([*waits, LONGEST_PENALTY]) if waits else timedelta(seconds=1),
     )
 
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 _MINUTE = 60.0
 
-_LONGEST_PENALTY = timedelta(minutes=10)
+LONGEST_PENALTY = timedelta(minutes=10)
 """No Retry-After silences a provider for longer: some are absurd, and one call then finds out."""
 
 _ENOUGH = 1e-6
@@ -91,7 +91,7 @@ class RateLimit:
 
     def penalise(self, retry_after: timedelta) -> None:
         """Let nothing go before the provider's Retry-After is over, ten minutes at most."""
-        wait = min(retry_after, _LONGEST_PENALTY).total_seconds()
+        wait = min(retry_after, LONGEST_PENALTY).total_seconds()
         # An earlier, longer one still holds.
         self._silent_until = max(self._silent_until, self._clock() + wait)
 
