@@ -143,8 +143,18 @@ async def _upload_from(
     offset: int,
 ) -> storage_pb2.StoredObject:
     request_id = new_request_id()
+    unread: list[OSError] = []
 
     async def messages() -> AsyncIterator[storage_pb2.UploadRequest]:
+        try:
+            async for message in frames():
+                yield message
+        except OSError as error:
+            # The call itself only says that it was cancelled.
+            unread.append(error)
+            raise
+
+    async def frames() -> AsyncIterator[storage_pb2.UploadRequest]:
         yield storage_pb2.UploadRequest(spec=spec)
         position = offset
         file = await asyncio.to_thread(path.open, "rb")
@@ -165,6 +175,10 @@ async def _upload_from(
         response = await connection.storage.Upload(
             messages(), metadata=connection.metadata(request_id)
         )
+    except asyncio.CancelledError:
+        if unread:
+            raise unread[0] from None
+        raise
     except grpc.aio.AioRpcError as failure:
         raise from_call(failure, request_id=request_id) from None
     return response.object

@@ -2,9 +2,12 @@
 
 import asyncio
 import json
+import mimetypes
+import shutil
 import sys
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from contextlib import aclosing
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +40,7 @@ def add_to(command: Command) -> None:
 
 async def _cp(
     liner: LinerClient,
-    source: Annotated[str, typer.Argument(help="A file, or liner:NAME.")],
+    source: Annotated[str, typer.Argument(help="A file, -, or liner:NAME.")],
     target: Annotated[
         str,
         typer.Argument(help="liner:NAME, liner: to name it by content; a file, a folder, or -."),
@@ -108,6 +111,8 @@ async def copy(
         return await _fetch(liner, source.removeprefix(REMOTE), target)
     name = target.removeprefix(REMOTE)
     if name.endswith("/"):
+        if source == "-":
+            raise InputError(f"{target} needs a name at its end: what comes from - has none")
         name += Path(source).name
     metadata = {}
     for pair in pairs:
@@ -115,11 +120,41 @@ async def copy(
         if not (key and equals):
             raise InputError(f"--meta takes KEY=VALUE, not {pair}")
         metadata[key] = value
-    stored = await liner.upload_file(
-        source, name or None, content_type=content_type or None, metadata=metadata
-    )
+    async with _file_of(source) as path:
+        stored = await liner.upload_file(
+            path,
+            name or None,
+            content_type=content_type or _type(source) or _type(name),
+            metadata=metadata,
+        )
     print(stored.object_name)  # noqa: T201 - the command's data
     return OK
+
+
+@asynccontextmanager
+async def _file_of(source: str) -> AsyncIterator[Path]:
+    """Yield a file that can be read twice: what comes from a pipe is kept in one meanwhile."""
+    path = Path(source)
+    if source != "-" and not await asyncio.to_thread(path.is_fifo):
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="liner-") as folder:
+        kept = Path(folder) / ("data" if source == "-" else path.name)
+        await asyncio.to_thread(_keep, None if source == "-" else path, kept)
+        yield kept
+
+
+def _keep(pipe: Path | None, kept: Path) -> None:
+    with kept.open("xb") as file:
+        if pipe is None:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+            return
+        with pipe.open("rb") as opened:
+            shutil.copyfileobj(opened, file)
+
+
+def _type(name: str) -> str | None:
+    return mimetypes.guess_type(name)[0]
 
 
 async def _fetch(liner: LinerClient, name: str, target: str) -> int:

@@ -3,8 +3,9 @@
 from contextlib import AsyncExitStack
 from pathlib import Path
 
+import pytest
 from liner.v1 import enrichment_pb2, track_pb2
-from liner_client import LinerClient, ServingStatus
+from liner_client import LinerClient, ServingStatus, objects
 from support.server import served
 
 
@@ -57,6 +58,25 @@ async def test_audio_goes_there_and_back(tmp_path: Path) -> None:
     assert again.generation == stored.generation
     assert (tmp_path / "b.wav").read_bytes() == path.read_bytes()
     assert listed == [stored.object_name]
+
+
+async def test_a_file_that_vanishes_while_it_is_sent_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An error that says which file, and not that the call was cancelled, which it looks like."""
+    path = tmp_path / "a.wav"
+    path.write_bytes(b"data")
+    digest = objects.digest
+
+    def digest_and_lose(file: Path) -> objects.FileDigest:
+        found = digest(file)
+        file.unlink()
+        return found
+
+    monkeypatch.setattr(objects, "digest", digest_and_lose)
+    async with served(tmp_path / "data") as (app, _), LinerClient(app.grpc_address) as liner:
+        with pytest.raises(FileNotFoundError, match=r"a\.wav"):
+            await liner.upload_file(path)
 
 
 async def test_health_is_read_without_the_health_package(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import os
 import random
+import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,7 @@ async def test_an_object_is_read_by_its_url_whole_and_in_parts(service: Service)
         ("bytes=2999990-", 206, data[2_999_990:]),
         ("bytes=-7", 206, data[-7:]),
         ("bytes=2999990-99999999", 206, data[2_999_990:]),
-        ("bytes=0-", 200, data),
+        ("bytes=0-", 206, data),
         ("bytes=1-0", 200, data),
         ("bytes=0-1,5-6", 200, data),
         ("lines=0-1", 200, data),
@@ -127,6 +128,60 @@ async def test_an_object_is_read_by_its_url_whole_and_in_parts(service: Service)
         got, _, body = await service.ask("GET", url, headers={"Range": asked})
         assert (asked, got, body) == (asked, status, part)
     assert (await service.ask("HEAD", url))[0] == 200
+
+
+async def test_an_empty_object_is_read_and_has_no_part(service: Service):
+    """As everywhere in HTTP: no byte is there, so none can be asked for."""
+    await service.put("empty", b"")
+    url = await service.sign("empty", READ)
+
+    assert await service.ask("GET", url) == (200, "", b"")
+    assert (await service.ask("GET", url, headers={"Range": "bytes=0-"}))[0] == 416
+    assert (await service.ask("GET", url, headers={"Range": "bytes=-1"}))[0] == 416
+
+
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-99"}])
+async def test_a_reader_is_answered_while_the_object_is_replaced(service: Service, headers):
+    """It asked for no generation, so it gets one of them whole; never a refusal."""
+    await service.put("hot", b"0" * 100)
+    url = await service.sign("hot", READ)
+    seen: set[bytes] = set()
+
+    for turn in range(100):
+        (status, reason, body), _ = await asyncio.gather(
+            service.ask("GET", url, headers=headers),
+            service.put("hot", b"%d" % (turn % 10) * 100),
+        )
+        assert (status, reason) == (206 if headers else 200, "")
+        assert (len(body), len(set(body))) == (100, 1)
+        seen.add(body)
+
+    assert len(seen) > 1
+
+
+async def test_a_file_that_was_lost_is_the_servers_fault(service: Service):
+    """500, so that whoever watches answers sees it; 400 would blame the reader."""
+    await service.put("x", b"data")
+    url = await service.sign("x", READ)
+    for file in (service.folder / "objects" / "data").glob("*/*"):
+        file.unlink()
+
+    assert (await service.ask("GET", url))[:2] == (500, "FILE_LOST")
+
+
+async def test_ordinary_clients_keep_the_address_as_it_was_signed(service: Service):
+    """One that spells it in another way would be refused."""
+    name = "in/Don't Stop! (5 + 1 = 6) [*&$,;@#?~^{|}<\">`%].wav"
+    await service.put(name, b"data")
+    url = await service.sign(name, READ)
+
+    assert await service.ask("GET", url) == (200, "", b"data")
+
+    def read() -> bytes:
+        with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 - our own
+            return response.read()
+
+    assert await asyncio.to_thread(read) == b"data"
 
 
 async def test_an_object_is_written_once_by_its_url(service: Service):
@@ -160,6 +215,11 @@ async def test_an_object_is_written_once_by_its_url(service: Service):
             {"data": b"1", "headers": {"Content-Type": "a/b", "X-Goog-Hash": "crc32c=?"}},
             400,
             "CHECKSUM",
+        ),
+        (
+            {"data": b"1", "headers": {"Content-Type": "a/b", "Content-Range": "bytes 1-1/2"}},
+            400,
+            "CONTENT_RANGE",
         ),
     ],
 )

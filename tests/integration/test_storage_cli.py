@@ -7,19 +7,21 @@ import sys
 from pathlib import Path
 
 import aiohttp
+import pytest
 from support.server import server_process
 
 
-async def run(*words: str, **environment: str) -> tuple[int, str, str]:
+async def run(*words: str, stdin: bytes | None = None, **environment: str) -> tuple[int, str, str]:
     """Run a command of ours; return its exit code, output and errors."""
     module, *rest = words
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *rest),
         env={**os.environ, **environment},
+        stdin=subprocess.DEVNULL if stdin is None else subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    out, errors = await process.communicate()
+    out, errors = await process.communicate(stdin)
     return process.returncode or 0, out.decode().strip(), errors.decode()
 
 
@@ -63,6 +65,37 @@ async def test_the_walk_of_the_readme(tmp_path: Path):
     assert void == 403
     assert removed[0] == 0
     assert (wrong[0], late[0]) == (2, 2)
+
+
+@pytest.mark.parametrize("data", [b"", os.urandom(1_500_000)])
+async def test_what_comes_from_a_pipe_goes_in(tmp_path: Path, data: bytes):
+    """It is read once only, so it is kept until it is stored; a name is of the caller's own."""
+    fifo = tmp_path / "song.wav"
+    os.mkfifo(fifo)
+    async with server_process(tmp_path / "data") as server:
+        environment = {"LINER_SERVER": server.grpc_address, "TMPDIR": str(tmp_path)}
+        named = await run(
+            "liner_client.cli", "cp", "-", "liner:in/a.wav", stdin=data, **environment
+        )
+        nameless = await run("liner_client.cli", "cp", "-", "liner:in/", stdin=data, **environment)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(fifo.write_bytes, data))
+            piped = group.create_task(
+                run("liner_client.cli", "cp", str(fifo), "liner:in/", **environment)
+            )
+        back = tmp_path / "back"
+        for name in ("in/a.wav", "in/song.wav"):
+            assert (await run("liner_client.cli", "cp", f"liner:{name}", str(back), **environment))[
+                0
+            ] == 0
+            assert back.read_bytes() == data
+        listed = await run("liner_client.cli", "ls", "in/", "--output", "json", **environment)
+
+    assert named[:2] == (0, "in/a.wav")
+    assert nameless[0] == 2
+    assert piped.result()[:2] == (0, "in/song.wav")
+    assert listed[1].count("audio/") == 2
+    assert not list(tmp_path.glob("liner-*"))
 
 
 async def test_a_token_that_owns_a_prefix_names_by_content_below_it(tmp_path: Path):

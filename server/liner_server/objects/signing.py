@@ -31,7 +31,7 @@ _SKEW_SECONDS = 15 * 60
 _METHODS = {"read": "GET", "write": "PUT"}
 _LINE = re.compile(r"^([A-Za-z0-9]{1,32}) ([0-9a-f]{64})$")
 _SIGNATURE = "&sig="
-_UNQUOTED = "/!$&()*,;=@"
+_UNQUOTED = "/!$&'()*,;=@"
 """What some clients write plain in a path, whatever they were given."""
 
 

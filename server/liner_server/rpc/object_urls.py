@@ -5,6 +5,7 @@ not signed here tells nothing about what is stored. Failures are JSON: {"reason"
 """
 
 import base64
+import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 
@@ -27,13 +28,16 @@ from liner_server.ports import SIGNED_PATH, Grant, ObjectStore
 
 _log = structlog.get_logger()
 _CHUNK_BYTES = 1 << 20
+_LOOKS = 5
+"""How often a part is looked for in an object that is replaced all the while."""
+
 _RANGE = re.compile(r"^bytes=(\d{0,19})-(\d{0,19})$")
 _STATUS: Mapping[type[LinerError], int] = {
     PermissionDeniedError: 403,
     NotFoundError: 404,
     ConflictError: 412,
     OutOfRangeError: 416,
-    DataLossError: 400,
+    DataLossError: 500,
     FailedPreconditionError: 503,
     ResourceExhaustedError: 507,
 }
@@ -43,6 +47,7 @@ _STATUS_OF_REASON = {
     "CONTENT_TYPE": 415,
     "OBJECT_TOO_LARGE": 413,
     "SIZE_MISMATCH": 400,
+    "CHECKSUM": 400,
 }
 _HARMLESS = {
     # What is stored came from outside: a browser shall save it and never run it.
@@ -76,32 +81,36 @@ class ObjectUrls:
             return _failure(error)
 
     async def _get(self, request: web.Request, grant: Grant) -> web.StreamResponse:
-        stored = await self._objects.stat(grant.name)
+        # A part is of the object whose size was looked at. One that was replaced meanwhile is
+        # looked at again: nothing is on its way yet, and the reader asked for no generation.
+        for _ in range(_LOOKS - 1):
+            with contextlib.suppress(ConflictError):
+                return await self._send(request, grant.name)
+        return await self._send(request, grant.name)
+
+    async def _send(self, request: web.Request, name: str) -> web.StreamResponse:
+        stored = await self._objects.stat(name)
         asked = request.headers.get("Range", "")
         if request.headers.get("If-Range", _etag(stored)) != _etag(stored):
             asked = ""
-        found = _range(asked, stored.size_bytes)
-        headers = _headers(stored)
-        if found is None:
-            headers["Content-Range"] = f"bytes */{stored.size_bytes}"
+        part = _range(asked, stored.size_bytes)
+        if part is not None and not part[1]:
+            headers = {**_headers(stored), "Content-Range": f"bytes */{stored.size_bytes}"}
             return web.Response(status=416, headers=headers)
-        offset, length = found
-        partial = length != stored.size_bytes
-        if partial:
-            headers["Content-Range"] = f"bytes {offset}-{offset + length - 1}/{stored.size_bytes}"
-        response = web.StreamResponse(status=206 if partial else 200, headers=headers)
-        response.content_length = length
-        if request.method == "HEAD" or not length:
+        if request.method == "HEAD":
+            response = _begin(stored, part)
             await response.prepare(request)
             return response
+        offset, length = part or (0, 0)
         reading = self._objects.read(
-            grant.name,
+            name,
             offset=offset,
             length=length,
             chunk_bytes=_CHUNK_BYTES,
-            if_generation_match=stored.generation,
+            if_generation_match=None if part is None else stored.generation,
         )
-        async with reading as (_, chunks):
+        async with reading as (opened, chunks):
+            response = _begin(opened, part)
             await response.prepare(request)
             try:
                 async for data in chunks:
@@ -120,6 +129,11 @@ class ObjectUrls:
         if length is None or "Content-Encoding" in request.headers:
             raise InvalidRequestError.of(
                 "Content-Length", "must be stated, of bytes that are not encoded", "LENGTH_MISSING"
+            )
+        if "Content-Range" in request.headers:
+            # Else a part would be stored as if it were all.
+            raise InvalidRequestError.of(
+                "Content-Range", "an object is sent whole", "CONTENT_RANGE"
             )
         sent_type = request.headers.get("Content-Type", "")
         if grant.content_type and sent_type != grant.content_type:
@@ -157,19 +171,33 @@ async def _blocks(request: web.Request) -> AsyncIterator[bytes]:
         yield bytes(held)
 
 
+def _begin(stored: storage_pb2.StoredObject, part: tuple[int, int] | None) -> web.StreamResponse:
+    """Return an answer with an object's headers: for all of it, or for a part."""
+    headers, size = _headers(stored), stored.size_bytes
+    offset, length = part or (0, size)
+    if part is not None:
+        headers["Content-Range"] = f"bytes {offset}-{offset + length - 1}/{size}"
+    response = web.StreamResponse(status=200 if part is None else 206, headers=headers)
+    response.content_length = length
+    return response
+
+
 def _range(asked: str, size: int) -> tuple[int, int] | None:
-    """Return offset and length; None if there is no such part. Several parts at once: the whole."""
+    """Return offset and length, which is 0 if there is no such part.
+
+    None, which is the whole: nothing was asked for, several parts at once, or no sense.
+    """
     match = _RANGE.match(asked)
     if match is None or not (match[1] or match[2]):
-        return 0, size
+        return None
     if not match[1]:
         length = min(int(match[2]), size)
-        return (size - length, length) if length else None
+        return size - length, length
     first = int(match[1])
-    last = min(int(match[2]) if match[2] else size - 1, size - 1)
     if match[2] and int(match[2]) < first:
-        return 0, size
-    return (first, last - first + 1) if first < size else None
+        return None
+    last = min(int(match[2]) if match[2] else size - 1, size - 1)
+    return first, max(last - first + 1, 0)
 
 
 def _finish(stated: str) -> storage_pb2.UploadFinish:
