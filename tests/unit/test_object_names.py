@@ -31,6 +31,7 @@ def test_ordinary_names_pass(name):
         "a\x00b",
         "a\nb",
         "a\u202eb",
+        "a\u2028b",
         "a\u200bb",
         "%2e%2e/x",
         "a%2Fb",

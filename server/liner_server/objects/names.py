@@ -51,7 +51,7 @@ def _fault(name: str) -> str:
         return "is not valid Unicode"
     if size > MAX_NAME_BYTES:
         return f"has {size} bytes; at most {MAX_NAME_BYTES}"
-    if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn") for c in name):
+    if any(unicodedata.category(c) in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp") for c in name):
         return "holds a control or invisible character"
     if unicodedata.normalize("NFC", name) != name:
         return "must be in Unicode NFC"
