@@ -2,6 +2,7 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -100,6 +101,18 @@ def test_honest_probabilities_have_no_calibration_error() -> None:
     assert found.ece == pytest.approx(0)
     assert found.answered == 10
     assert found.coverage_95 == 0
+
+
+def test_few_answers_miss_their_probabilities_by_chance():
+    """A calibration error of .08 says nothing against 70 answers, and much against 7,000."""
+    few = np.random.default_rng(1).uniform(0.5, 1.0, 70)
+    right = np.random.default_rng(2).random((200, 70)) < few
+    errors = [metrics.confidence(list(few), list(row)).ece for row in right]
+    found = metrics.confidence(list(few), list(right[0]))
+    many = metrics.confidence(list(few) * 100, list(right[0]) * 100)
+
+    assert found.ece_by_chance == pytest.approx(np.mean(errors), abs=0.005)
+    assert many.ece_by_chance < found.ece_by_chance / 8
 
 
 def test_coverage_counts_all_items_and_never_splits_a_tie() -> None:

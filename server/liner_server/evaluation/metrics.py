@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _TEMPO_TOLERANCE = 0.04
+_DRAWS = 500
 _NOTES = {"C": 0, "C#": 1, "Db": 1, "D": 2, "D#": 3, "Eb": 3, "E": 4, "F": 5, "F#": 6, "Gb": 6,
           "G": 7, "G#": 8, "Ab": 8, "A": 9, "A#": 10, "Bb": 10, "B": 11, "Cb": 11, "E#": 5,
           "Fb": 4, "B#": 0}  # fmt: skip
@@ -21,6 +22,9 @@ class Confidence:
 
     ece: float
     """Expected calibration error over ten bins: mean gap between stated and true."""
+
+    ece_by_chance: float
+    """What it would be on average if every probability were true: of few answers, far from 0."""
 
     brier: float
     coverage_95: float
@@ -62,13 +66,10 @@ def confidence(probabilities: Sequence[float | None], hits: Sequence[bool]) -> C
     """Return the figures for all labelled items; None marks one that got no answer."""
     answered = [(p, h) for p, h in zip(probabilities, hits, strict=True) if p is not None]
     if not answered:
-        return Confidence(answered=0, ece=0.0, brier=0.0, coverage_95=0.0)
+        return Confidence(answered=0, ece=0.0, ece_by_chance=0.0, brier=0.0, coverage_95=0.0)
     stated = np.array([p for p, _ in answered])
     right = np.array([h for _, h in answered], np.float64)
-    gaps = sum(
-        abs(float(stated[inside].mean() - right[inside].mean())) * int(inside.sum())
-        for inside in _bins(stated)
-    )
+    draws = np.random.default_rng(0).random((_DRAWS, len(stated))) < stated
     order = np.argsort(-stated, kind="stable")
     precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
     # Equal probabilities are accepted together or not at all.
@@ -76,7 +77,8 @@ def confidence(probabilities: Sequence[float | None], hits: Sequence[bool]) -> C
     enough = np.flatnonzero((precision >= 0.95) & last)
     return Confidence(
         answered=len(answered),
-        ece=gaps / len(answered),
+        ece=float(_ece(stated, right)),
+        ece_by_chance=float(_ece(stated, draws.astype(np.float64)).mean()),
         brier=float(np.mean((stated - right) ** 2)),
         coverage_95=(int(enough[-1]) + 1) / len(hits) if len(enough) else 0.0,
     )
@@ -103,6 +105,12 @@ def surest(scores: NDArray[np.float64], hits: NDArray[np.intp]) -> float:
     last = np.sort(scores)[-max(10, len(scores) // 10) :][0]
     top = scores >= last
     return float((hits[top].sum() + 1) / (top.sum() + 2))
+
+
+def _ece(stated: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the calibration error of (n,) outcomes, or of each row of (draws, n)."""
+    bins = np.minimum((stated * 10).astype(int), 9)[:, None] == np.arange(10)
+    return np.asarray(np.abs((stated - right) @ bins).sum(-1) / len(stated))
 
 
 def _bins(stated: NDArray[np.float64]) -> list[NDArray[np.bool_]]:

@@ -148,11 +148,12 @@ def report(sets: Mapping[str, Sequence[Answer]], command: str) -> str:
         (
             "Acc1: within 4 % of the label (or of its half or double where the label is open). "
             "Acc2: also a factor of two or three. Listed: the answer or one of at most "
-            f"{LISTED - 1} alternatives is right."
+            f"{LISTED - 1} alternatives is right. ECE is the mean gap between stated and true; "
+            "beside it what chance alone gives so many answers whose probabilities are all true."
         ),
         "",
         *_table(
-            ("set", "n", "answered", "Acc1", "Acc2", "listed", "ECE", "Brier", "coverage at 95 %"),
+            ("set", "n", "answered", "Acc1", "Acc2", "listed", *_SURENESS),
             [_tempo_row(name, answers) for name, answers in sets.items()],
         ),
         "",
@@ -166,7 +167,7 @@ def report(sets: Mapping[str, Sequence[Answer]], command: str) -> str:
         ),
         "",
         *_table(
-            ("set", "n", "answered", "exact", "weighted", "ECE", "Brier", "coverage at 95 %"),
+            ("set", "n", "answered", "exact", "weighted", *_SURENESS),
             [_key_row(name, answers) for name, answers in _by_certainty(sets).items()],
         ),
         "",
@@ -205,7 +206,7 @@ def _by_certainty(sets: Mapping[str, Sequence[Answer]]) -> dict[str, Sequence[An
 def _tempo_row(name: str, answers: Sequence[Answer]) -> Sequence[str]:
     labelled = [a for a in answers if a.label_bpm]
     if not labelled:
-        return (name, "0", *("-",) * 7)
+        return (name, "0", *("-",) * 8)
     hits = [a.tempo_right() for a in labelled]
     sure = metrics.confidence([a.probability("bpm") for a in labelled], hits)
     related = [metrics.tempo_related(a.bpm, a.label_bpm or 0.0) or a.tempo_right()
@@ -224,7 +225,7 @@ def _tempo_row(name: str, answers: Sequence[Answer]) -> Sequence[str]:
 def _key_row(name: str, answers: Sequence[Answer]) -> Sequence[str]:
     labelled = [a for a in answers if a.label_key]
     if not labelled:
-        return (name, "0", *("-",) * 6)
+        return (name, "0", *("-",) * 7)
     scores = [a.key_score() for a in labelled]
     hits = [score == 1 for score in scores]
     sure = metrics.confidence([a.probability("key") for a in labelled], hits)
@@ -258,8 +259,16 @@ def _reliability_row(name: str, answers: Sequence[Answer]) -> Sequence[str]:
     return name, *cells
 
 
-def _sureness(sure: metrics.Confidence) -> tuple[str, str, str]:
-    return f"{sure.ece:.3f}", f"{sure.brier:.3f}", f"{sure.coverage_95:.2f}"
+_SURENESS = ("ECE", "by chance", "Brier", "coverage at 95 %")
+
+
+def _sureness(sure: metrics.Confidence) -> tuple[str, ...]:
+    return (
+        f"{sure.ece:.3f}",
+        f"{sure.ece_by_chance:.3f}",
+        f"{sure.brier:.3f}",
+        f"{sure.coverage_95:.2f}",
+    )
 
 
 def _share(hits: Sequence[bool]) -> str:
