@@ -171,7 +171,7 @@ class UrlSigner:
         right = self._signature(key or bytes(32), expected, signed)
         # Compared as bytes: text that is not ASCII would raise.
         matches = hmac.compare_digest(right.encode(), signature.encode("utf-8", "surrogatepass"))
-        if not (mark and key and expected and matches and host == self._host):
+        if not (mark and key and expected and matches and self._named(host) == self._host):
             raise _refused("this address was not signed by this server", "URL_SIGNATURE")
         expires = int(query["expires"])
         if not self._now() < expires <= self._now() + MAX_SECONDS + _SKEW_SECONDS:
@@ -189,7 +189,11 @@ class UrlSigner:
 
     @property
     def _host(self) -> str:
-        return urlsplit(self.base_url).netloc
+        return self._named(urlsplit(self.base_url).netloc)
+
+    def _named(self, host: str) -> str:
+        """Return a host without the port that clients leave out because it goes without saying."""
+        return host.removesuffix(":443" if self.base_url.startswith("https:") else ":80")
 
     def _signature(self, key: bytes, method: str, target: str) -> str:
         text = f"liner1\n{method}\n{self._host}\n{target}"
