@@ -20,7 +20,7 @@ from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.core.agreement import agrees, akin, told_relation
 from liner_server.core.claims import Claim
-from liner_server.core.enums import Basis, Decision, OverwritePolicy
+from liner_server.core.enums import Basis, Decision, OverwritePolicy, Source
 from liner_server.core.fields import FIELDS, Field, Kind, read, write
 
 UNNAMED = 0.5
@@ -157,10 +157,11 @@ def _unnamed(field: Field, claim: Claim, value: str) -> float:
 
 def _weigh(field: Field, claims: Sequence[Claim]) -> list[_Candidate]:
     """Return the values claimed, most probable first."""
+    speaking = [claim for claim in claims if claim.value]
+    if len(speaking) == 1 and not any(claim.others for claim in claims):
+        return [_alone(speaking[0])]
     candidates: list[_Candidate] = []
-    for claim in claims:
-        if not claim.value:
-            continue
+    for claim in speaking:
         for candidate in candidates:
             if agrees(field, claim.value, candidate.value):
                 candidate.claims.append(claim)
@@ -172,7 +173,6 @@ def _weigh(field: Field, claims: Sequence[Claim]) -> list[_Candidate]:
         for value, _ in claim.others:
             if not any(agrees(field, value, c.value) for c in candidates):
                 candidates.append(_Candidate(value=value, claims=[claim]))
-    speaking = [claim for claim in claims if claim.value]
     nobody = 1.0
     weights = [1.0] * len(candidates)
     for claim in speaking:
@@ -199,6 +199,13 @@ def _weigh(field: Field, claims: Sequence[Claim]) -> list[_Candidate]:
     return sorted(candidates, key=lambda c: -c.confidence)
 
 
+def _alone(claim: Claim) -> _Candidate:
+    """The one value of the one source that speaks, as of most fields: what all the rest gives."""
+    share = claim.confidence / (claim.confidence + max(1 - claim.confidence, _FLOOR))
+    confidence, basis = _bounded(share, [claim], alone=True)
+    return _Candidate(value=claim.value, claims=[claim], confidence=confidence, basis=basis)
+
+
 def _bounded(confidence: float, claims: Sequence[Claim], *, alone: bool) -> tuple[float, Basis]:
     """Return the confidence as far as its basis carries it, and that basis."""
     exact = track_pb2.CONFIDENCE_BASIS_EXACT
@@ -219,30 +226,31 @@ def _bounded(confidence: float, claims: Sequence[Claim], *, alone: bool) -> tupl
 def _decide(field: Field, claims: Sequence[Claim], policy: Policy) -> track_pb2.FieldResult:
     candidates = _weigh(field, claims)
     given = next((c for c in claims if c.source == track_pb2.SOURCE_GIVEN), None)
-    result = track_pb2.FieldResult(
-        field=field.path, model_scores=[c.score for c in claims if c.score is not None]
-    )
-    if given is not None:
-        result.given_value = given.value
-    best = candidates[0] if candidates else None
     if given is None:
-        chosen, decision = _without_given(field, best, policy)
+        chosen, decision = _without_given(field, candidates[0] if candidates else None, policy)
     else:
         chosen, decision = _with_given(field, given, candidates, policy)
-    result.decision = decision
+    result = track_pb2.FieldResult(field=field.path, decision=decision)
+    if given is not None:
+        result.given_value = given.value
+    for claim in claims:
+        if claim.score is not None:
+            result.model_scores.append(claim.score)
     if chosen is None:
         doubts = [claim.reason for claim in claims if claim.reason]
         result.reason = doubts[0] if doubts else "no source says anything about it"
     else:
+        first = chosen.first
         result.value = chosen.value
         result.confidence = round(chosen.confidence, 4)
         result.confidence_basis = chosen.basis
-        result.source = chosen.first.source
-        if chosen.first.model:
-            result.model = chosen.first.model
-        sources = dict.fromkeys(claim.source for claim in chosen.claims)
-        result.agreed_by.extend(s for s in sources if s != chosen.first.source)
-        result.reason = _reason(field, chosen, given, decision)
+        result.source = first.source
+        if first.model:
+            result.model = first.model
+        sources = list(dict.fromkeys([claim.source for claim in chosen.claims]))
+        if len(sources) > 1:
+            result.agreed_by.extend(sources[1:])
+        result.reason = _reason(field, chosen, sources, given, decision)
     for other in candidates:
         if other is not chosen and len(result.alternatives) < _MAX_ALTERNATIVES:
             result.alternatives.add(
@@ -289,11 +297,18 @@ def _with_given(
     return own, track_pb2.DECISION_KEPT
 
 
-def _reason(field: Field, chosen: _Candidate, given: Claim | None, decision: Decision) -> str:
-    who = [_SOURCES[s] for s in dict.fromkeys(claim.source for claim in chosen.claims)]
-    said = " and ".join([", ".join(who[:-1]), who[-1]] if len(who) > 1 else who)
+def _reason(
+    field: Field,
+    chosen: _Candidate,
+    sources: Sequence[Source],
+    given: Claim | None,
+    decision: Decision,
+) -> str:
+    who = [_SOURCES[source] for source in sources]
     why = next((c.reason for c in chosen.claims if c.reason), "")
-    text = f"{said} {'say' if len(who) > 1 else 'says'} so" + (f": {why}" if why else "")
+    text = f"{', '.join(who[:-1])} and {who[-1]} say so" if len(who) > 1 else f"{who[0]} says so"
+    if why:
+        text += f": {why}"
     if given is not None and decision != track_pb2.DECISION_KEPT:
         relation = told_relation(field, given.value, chosen.value)
         text += f"; {given.value} was given" + (f", {relation} of it" if relation else "")

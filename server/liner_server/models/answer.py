@@ -12,8 +12,9 @@ it could have chosen: not the confidence it states, which is only a feature for 
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from liner.v1 import track_pb2
@@ -57,7 +58,7 @@ class InvalidAnswerError(ValueError):
     """An answer that breaks the form; its text tells how, in our words only."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class FieldAnswer:
     """One value that a model gave, checked."""
 
@@ -214,9 +215,10 @@ class _Reader:
             found = self._artists(value)
         else:
             found = self._text(path, value)
+        found.stated = stated
         # A number's tokens are not read: near misses are as right as the number itself.
-        scored = bool(self._likelihood) and path not in NUMBERS
-        return replace(found, stated=stated, from_logprobs=scored)
+        found.from_logprobs = bool(self._likelihood) and path not in NUMBERS
+        return found
 
     def _choice(self, path: str, value: object) -> FieldAnswer:
         labels = (*CHOICES[path], UNKNOWN)
@@ -308,8 +310,8 @@ def _doubt(path: str, doubt: str) -> FieldAnswer:
     return FieldAnswer(path=path, value="", doubt=doubt)
 
 
-def _keys(value: object, names: Collection[str], what: str) -> dict[str, Any]:
-    if not isinstance(value, dict) or value.keys() != set(names):
+def _keys(value: object, names: Set[str], what: str) -> dict[str, Any]:
+    if not isinstance(value, dict) or value.keys() != names:
         raise InvalidAnswerError(f"{what} has not exactly the keys {', '.join(sorted(names))}")
     return value
 
@@ -327,7 +329,9 @@ def _words(text: str) -> Counter[str]:
     return Counter(_WORD.findall(bare))
 
 
+@lru_cache(maxsize=256)
 def _language(value: str) -> str:
+    """Return the standard tag of a language; empty for what names none."""
     import langcodes
 
     tag = value.strip()

@@ -191,12 +191,17 @@ class ChatProvider:
         """
         asked = [_Asked(question=question) for question in questions]
         fields = [prompt.askable(question, hears=self._hears) for question in questions]
-        together = packs(questions, fields, most=self._settings.pack, alone=self._listens)
+        together = [
+            ([asked[place] for place in places], fields[places[0]])
+            for places in packs(questions, fields, most=self._settings.pack, alone=self._listens)
+        ]
         try:
-            async with asyncio.TaskGroup() as group:
-                for places in together:
-                    pack = [asked[place] for place in places]
-                    group.create_task(self._ask(pack, fields[places[0]]))
+            if len(together) == 1:
+                await self._ask(*together[0])
+            else:
+                async with asyncio.TaskGroup() as group:
+                    for pack, wanted in together:
+                        group.create_task(self._ask(pack, wanted))
         except BaseException:
             for one in asked:
                 one.lose()
