@@ -9,11 +9,10 @@ only, never over a person's or a guardrail's.
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Protocol, Self
-from uuid import uuid4
 
 import structlog
 from liner.v1 import analytics_pb2, experiment_pb2
@@ -21,13 +20,11 @@ from liner.v1 import analytics_pb2, experiment_pb2
 from liner_server import experiments_kept
 from liner_server.core import verdict
 from liner_server.core.experiment import Assignment, Experiment, assign
+from liner_server.core.traffic import GUARDRAIL, SETTINGS, TrafficHistory
 from liner_server.errors import FailedPreconditionError, LinerError, NotFoundError
 from liner_server.ports_analytics import AnalyticsSink, Table, Window
 
 _log = structlog.get_logger()
-_SETTINGS, _GUARDRAIL = "(settings)", "(guardrail)"
-"""Principals that no token can carry."""
-
 _LEARN_SECONDS = 3.0
 """How long a start waits to hear what other servers changed."""
 
@@ -35,7 +32,6 @@ _LOOK_REST = 10
 """Times a look's length between the beginnings of two: counting many tracks takes its time."""
 
 _PERIODS = 48
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Rows(Protocol):
@@ -84,7 +80,7 @@ class Experiments:
         self._guards = guards
         self._guardrails = guardrails or verdict.Guardrails()
         self._now = now
-        self._changes: dict[str, analytics_pb2.TrafficRow] = {}
+        self._history = TrafficHistory()
         self._current: tuple[Experiment, ...] = ()
         self._look_after = -math.inf
         """When guardrails may be looked at again, in `time.monotonic`."""
@@ -94,8 +90,7 @@ class Experiments:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        for row in await asyncio.to_thread(experiments_kept.read, self._state):
-            self._changes[row.row_id] = row
+        self._history.learn(await asyncio.to_thread(experiments_kept.read, self._state))
         # On a fresh disk only the backend knows that a variant was stopped. A backend that is down
         # holds no start up for long; then the first look learns of it.
         try:
@@ -177,7 +172,7 @@ class Experiments:
                     reason="VARIANT_UNKNOWN",
                     resource=variant,
                 )
-            stop, _ = self._story(name, variant)
+            stop = self._history.stop(name, variant)
             if stop is not None and traffic > 0 and not force:
                 raise FailedPreconditionError(
                     f"a guardrail stopped {variant}: {stop.reason}; `force` starts it again",
@@ -230,20 +225,17 @@ class Experiments:
             return
         rows = await self._sink.traffic()
         async with self._changing:
-            news = [row for row in rows if row.row_id not in self._changes]
-            if not news:
-                return
-            self._changes.update({row.row_id: row for row in news})
-            self._apply()
-            await self._keep_if_possible()
+            if self._history.learn(rows):
+                self._apply()
+                await self._keep_if_possible()
 
     async def _stop(self, name: str, breach: verdict.Breach) -> None:
         async with self._changing:
             shares = {one.name: one.traffic for one in self._named(name).variants}
             if not shares.get(breach.variant):
                 return
-            row = self._begin_change(
-                name, breach.variant, 0.0, principal=_GUARDRAIL, reason=breach.why, stopped=True
+            row = self._history.add(
+                name, breach.variant, 0.0, principal=GUARDRAIL, reason=breach.why, stopped=True
             )
             # A full disk must not keep what does harm running.
             self._follow(row)
@@ -274,7 +266,8 @@ class Experiments:
         start: datetime | None = None,
         end: datetime | None = None,
     ) -> Window:
-        began = self._resumed(experiment) or self._began(experiment.name)
+        history = self._history
+        began = history.resumed(experiment) or history.began(experiment.name) or now
         return spread(experiment.name, start or began, end or now)
 
     async def _watch(self) -> None:
@@ -291,15 +284,13 @@ class Experiments:
     async def _take_settings(self) -> None:
         for experiment in self._configured.values():
             for variant in experiment.variants:
-                last = self._last(experiment.name, variant.name)
-                if last is None or (
-                    last.principal == _SETTINGS and last.traffic != variant.traffic
-                ):
+                last = self._history.last(experiment.name, variant.name)
+                if last is None or (last.principal == SETTINGS and last.traffic != variant.traffic):
                     await self._change(
                         experiment.name,
                         variant.name,
                         variant.traffic,
-                        principal=_SETTINGS,
+                        principal=SETTINGS,
                         reason="as configured",
                     )
                 elif last.traffic != variant.traffic:
@@ -324,44 +315,17 @@ class Experiments:
         request_id: str = "",
     ) -> None:
         """Keep a change, then follow it."""
-        row = self._begin_change(
+        row = self._history.add(
             name, variant, traffic, principal=principal, reason=reason, request_id=request_id
         )
         try:
             await self._keep()
         except OSError as error:
-            del self._changes[row.row_id]
+            self._history.discard(row)
             raise FailedPreconditionError(
                 f"{self._state} cannot be written: {error.strerror}", reason="DISK"
             ) from error
         self._follow(row)
-
-    def _begin_change(
-        self,
-        name: str,
-        variant: str,
-        traffic: float,
-        *,
-        principal: str,
-        reason: str,
-        request_id: str = "",
-        stopped: bool = False,
-    ) -> analytics_pb2.TrafficRow:
-        last = self._last(name, variant)
-        row = analytics_pb2.TrafficRow(
-            row_id=uuid4().hex,
-            # Behind the one before, whatever the clock says.
-            time=max(time.time_ns() // 1000, last.time + 1 if last is not None else 0),
-            experiment=name,
-            variant=variant,
-            traffic=traffic,
-            principal=principal,
-            reason=reason,
-            request_id=request_id,
-            stopped=stopped,
-        )
-        self._changes[row.row_id] = row
-        return row
 
     def _follow(self, row: analytics_pb2.TrafficRow) -> None:
         if self._rows is not None:
@@ -369,7 +333,7 @@ class Experiments:
         self._apply()
 
     async def _keep(self) -> None:
-        await asyncio.to_thread(experiments_kept.write, self._state, list(self._changes.values()))
+        await asyncio.to_thread(experiments_kept.write, self._state, self._history.rows)
         self._unkept = False
 
     async def _keep_if_possible(self) -> None:
@@ -385,7 +349,7 @@ class Experiments:
             lasts = {
                 variant.name: last
                 for variant in experiment.variants
-                if (last := self._last(experiment.name, variant.name)) is not None
+                if (last := self._history.last(experiment.name, variant.name)) is not None
             }
             for name, last in lasts.items():
                 self._observer.guarded(experiment.name, name, last.stopped)
@@ -403,46 +367,11 @@ class Experiments:
             resource=name[:64],
         )
 
-    def _of(self, name: str) -> Iterator[analytics_pb2.TrafficRow]:
-        return (row for row in self._changes.values() if row.experiment == name)
-
-    def _last(self, name: str, variant: str) -> analytics_pb2.TrafficRow | None:
-        """Return the change in force: the newest, but one of the settings only without others."""
-        mine = (row for row in self._of(name) if row.variant == variant)
-        return max(mine, key=_rank, default=None)
-
-    def _began(self, name: str) -> datetime:
-        first = min((row.time for row in self._of(name)), default=None)
-        return _time(first) if first is not None else self._now()
-
-    def _story(self, name: str, variant: str) -> tuple[analytics_pb2.TrafficRow | None, int | None]:
-        """Return the guardrail's stop that nobody has undone, and when one was undone last."""
-        stop, undone = None, None
-        mine = (row for row in self._of(name) if row.variant == variant)
-        for row in sorted(mine, key=_rank):
-            if row.stopped:
-                stop = row
-            elif stop is not None and row.traffic > 0:
-                stop, undone = None, row.time
-        return stop, undone
-
-    def _resumed(self, experiment: Experiment) -> datetime | None:
-        """Return when a variant was started again after a guardrail, if one was: what made the
-        guardrail fire is then no news any more.
-        """
-        stories = (self._story(experiment.name, one.name) for one in experiment.variants)
-        last = max((undone for _, undone in stories if undone is not None), default=None)
-        return _time(last) if last is not None else None
-
     def _described(self, experiment: Experiment) -> experiment_pb2.Experiment:
         said = verdict.described(experiment)
-        said.start_time.FromDatetime(self._began(experiment.name))
+        said.start_time.FromDatetime(self._history.began(experiment.name) or self._now())
         if not said.running:
-            names = [one.name for one in experiment.variants]
-            stops = [stop for one in names if (stop := self._story(experiment.name, one)[0])]
-            lasts = [last for one in names if (last := self._last(experiment.name, one))]
-            why = max(stops or lasts, key=lambda row: row.time, default=None)
-            said.stop_reason = f"{why.principal}: {why.reason}" if why else ""
+            said.stop_reason = self._history.why_stopped(experiment)
         return said
 
 
@@ -458,12 +387,3 @@ def _fitting(shares: Mapping[str, float]) -> Mapping[str, float]:
     """Return shares that sum to at most 1: two servers may have raised two at the same moment."""
     total = sum(shares.values())
     return shares if total <= 1 else {name: share / total for name, share in shares.items()}
-
-
-def _rank(row: analytics_pb2.TrafficRow) -> tuple[bool, int, str]:
-    # A server on a fresh disk brings its settings along: they must not undo what was decided.
-    return row.principal != _SETTINGS, row.time, row.row_id
-
-
-def _time(micros: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=micros)
