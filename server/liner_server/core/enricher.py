@@ -1,7 +1,6 @@
 """The servicer core: every door (unary call, stream, queue) comes through here."""
 
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,7 +12,6 @@ from liner_server.audio.measurements import Listening
 from liner_server.context import RequestContext, track_id
 from liner_server.core import validator
 from liner_server.core.answers import AnswerCache, answer_key, as_known
-from liner_server.core.claims import ProviderAnswer
 from liner_server.core.enums import Profile
 from liner_server.core.evidence import given_and_tags
 from liner_server.core.fields import FIELDS
@@ -22,8 +20,8 @@ from liner_server.core.lane import Lane
 from liner_server.core.ledger import Ledger, Policy
 from liner_server.core.openings import Openings
 from liner_server.core.rates import LONGEST_PENALTY
-from liner_server.core.review import review_reasons
-from liner_server.core.router import Excerpts, Plan, Routed, Router
+from liner_server.core.reply import reply
+from liner_server.core.router import Excerpts, Plan, Router
 from liner_server.core.rules.batch_memory import audio_identity
 from liner_server.errors import DeadlineError, LinerError, UnavailableError
 from liner_server.ports import Listener, ModelProvider, Question
@@ -308,30 +306,15 @@ class Enricher:
         )
         if asked.options.require_model and routed.failures and not routed.answered:
             raise _no_model(routed.failures)
-        enriched, results = ledger.settle([*claims, *routed.claims])
-        verdict = validator.validate(
+        return reply(
             track,
-            profile=enrichment_pb2.DELIVERY_PROFILE_MINIMAL,
+            ledger.settle([*claims, *routed.claims]),
+            measured=measured,
+            plan=plan,
+            routed=routed,
             listening=listening,
-        )
-        issues = list(verdict.issues)
-        # What was filled is no longer missing.
-        found = {r.field for r in results if r.decision == track_pb2.DECISION_FILLED}
-        issues = [i for i in issues if i.rule_id != "FIELD_MISSING" or i.field not in found]
-        processing = _processing(measured, plan, routed, context)
-        processing.confidence = _confidence(results)
-        processing.review_reasons.extend(
-            review_reasons(results, issues, listening, policy, routed.failures)
-            if not routed.answered
-            else review_reasons(results, issues, listening, policy)
-        )
-        processing.needs_review = bool(processing.review_reasons)
-        return enrichment_pb2.EnrichMetadataResponse(
-            track=enriched,
-            fields=results,
-            processing=processing,
-            issues=issues,
-            audio_identity=audio_identity(listening) if listening is not None else None,
+            policy=policy,
+            context=context,
         )
 
     def _excerpts(self, track: track_pb2.Track, context: RequestContext) -> Excerpts:
@@ -392,40 +375,3 @@ def _policy(options: enrichment_pb2.EnrichOptions) -> Policy:
         ),
         fields=frozenset(paths),
     )
-
-
-def _processing(
-    measured: ProviderAnswer, plan: Plan, routed: Routed, context: RequestContext
-) -> track_pb2.ProcessingResult:
-    """How the answer was made, but for its confidence and review."""
-    if routed.answered:
-        model = routed.answered[0]
-        version, prompt = routed.versions[model]
-    else:
-        model, version, prompt = "embedded", measured.model_version, ""
-    processing = track_pb2.ProcessingResult(
-        model=model,
-        model_version=version,
-        prompt_version=prompt,
-        retry_count=routed.retries,
-        usage=routed.usage,
-        fallback_used=routed.fallback_used,
-        experiment=plan.experiment,
-        variant=plan.variant,
-        is_experimental=plan.is_experimental,
-        enrichment_id=context.enrichment_id or uuid.uuid4().hex,
-    )
-    if routed.failures and not routed.answered:
-        processing.error.CopyFrom(routed.failures[0][1].to_item_error())
-    return processing
-
-
-def _confidence(results: Sequence[track_pb2.FieldResult]) -> float:
-    valued = [r for r in results if r.decision != track_pb2.DECISION_ABSTAINED]
-    found = [r for r in valued if r.source != track_pb2.SOURCE_GIVEN]
-    # What is counted rather than judged would hide a doubtful tempo behind a sure sample rate,
-    # and a score that nothing was fitted to says nothing of how sure the answer is.
-    judged = [r for r in found if r.confidence_basis != track_pb2.CONFIDENCE_BASIS_EXACT]
-    sound = [r for r in judged if r.confidence_basis != track_pb2.CONFIDENCE_BASIS_UNCALIBRATED]
-    chosen = sound or judged or found or valued
-    return round(sum(r.confidence for r in chosen) / len(chosen), 4) if chosen else 0.0
