@@ -103,6 +103,8 @@ _WORDS = (
     *("originally", "performed", "by", "made", "famous", "as", "popular", "tribute", "to", "none"),
     *("various", "artists", "va", "prod", "produced", "remixed", "producer", "remix", "live", "a"),
     *("explicit", "single", "ep", "disc", "com", "copyright", "with", "for", "jr", "his", "&"),
+    *("clean", "dirty", "uncensored", "official", "original", "mix", "version", "hd", "nan"),
+    *("undefined", "ten", "disk", "cd"),
 )
 
 

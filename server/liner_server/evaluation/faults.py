@@ -95,6 +95,15 @@ def _no_main(track: Track) -> None:
     track.artists[0].role = track_pb2.ARTIST_ROLE_PRODUCER
 
 
+def _in_capitals(track: Track) -> None:
+    track.title, track.artists[0].name = "GOLDEN RIVER", "ANNA WEISS"
+
+
+def _typed_guest(track: Track) -> None:
+    track.artists[1].name = "feat. Mira Solberg"
+    track.artists[1].ClearField("role")
+
+
 def _mode(track: Track) -> None:
     track.key, track.tags["mode"] = "C major", "minor"
 
@@ -130,6 +139,7 @@ FAULTS: dict[str, tuple[str, Callable[[Track], None]]] = {
     "grid check": ("GRID_CHECK_CHARACTER", _grid("A1-2425G-ABC1234002-Q")),
     "grid hyphens": ("GRID_SPELLING", _grid("A1-2425G-ABC1234002-M")),
     "title caps": ("TITLE_ALL_CAPS", _put(title="GOLDEN RIVER")),
+    "title word caps": ("TITLE_WORD_IN_CAPS", _put(title="GOLDEN")),
     "title small": ("TITLE_ALL_SMALL", _put(title="golden river")),
     "title spaces": ("TITLE_WHITE_SPACE", _wrap("title", " ", "")),
     "title zero width": ("TITLE_HIDDEN_CHARACTERS", _wrap("title", "", "\u200bx")),
@@ -139,6 +149,9 @@ FAULTS: dict[str, tuple[str, Callable[[Track], None]]] = {
     "title guest": ("TITLE_GUEST", _wrap("title", "", " (feat. Anna Weiss)")),
     "title guest ft": ("TITLE_GUEST_SPELLING", _wrap("title", "", " (ft. Anna Weiss)")),
     "title explicit": ("TITLE_NEEDLESS_WORDS", _wrap("title", "", " (Explicit)")),
+    "title explicit version": ("TITLE_NEEDLESS_WORDS", _wrap("title", "", " (Explicit Version)")),
+    "title original mix": ("TITLE_NEEDLESS_WORDS", _wrap("title", "", " - Original Mix")),
+    "version explicit": ("TITLE_NEEDLESS_WORDS", _put(version_title="Explicit")),
     "title official": ("TITLE_NEEDLESS_WORDS", _wrap("title", "", " [Official Video]")),
     "title number": ("TITLE_NUMBER_ONLY", _put(title="Track 01")),
     "title bracket": ("TITLE_BRACKETS", _wrap("title", "", " (Part")),
@@ -157,6 +170,8 @@ FAULTS: dict[str, tuple[str, Callable[[Track], None]]] = {
     "album disc": ("ALBUM_DISC_NUMBER", _wrap("album", "", " (Disc 2)")),
     "title address": ("TEXT_ADDRESS", _wrap("title", "", " www.example.com")),
     "title entity": ("TEXT_HTML_ENTITY", _wrap("title", "", " &amp; More")),
+    "title hex entity": ("TEXT_HTML_ENTITY", _put(title="Don&#x27;t Go")),
+    "p line entity": ("TEXT_HTML_ENTITY", _wrap("p_line", "", " &amp; More")),
     "title lost letter": ("TEXT_REPLACEMENT_CHARACTER", _wrap("title", "", "\ufffd")),
     "title underscores": ("TEXT_UNDERSCORES", _put(title="Golden_River_Song")),
     "title look-alikes": ("TEXT_LOOK_ALIKE_LETTERS", _put(title="G\u043elden River")),
@@ -187,20 +202,32 @@ FAULTS: dict[str, tuple[str, Callable[[Track], None]]] = {
     "artist inverted": ("ARTIST_INVERTED", _artist(name="Weiss, Anna")),
     "artist role": ("ARTIST_ROLE_IN_NAME", _name(after=" (Producer)")),
     "artist no main": ("ARTIST_NO_MAIN", _no_main),
-    "artist caps": ("ARTIST_ALL_CAPS", _artist(name="ANNA WEISS")),
+    "artist caps": ("ARTIST_ALL_CAPS", _in_capitals),
+    "artist caps alone": ("ARTIST_IN_CAPS", _artist(name="ANNA WEISS")),
+    "artist entity": ("ARTIST_HTML_ENTITY", _artist(name="Anna &amp; Omar")),
+    "artist lost letter": ("ARTIST_REPLACEMENT_CHARACTER", _artist(name="Bj\ufffdrk")),
+    "artist look-alikes": ("ARTIST_LOOK_ALIKE_LETTERS", _artist(name="Ann\u0430 Weiss")),
+    "artist typed guest": ("ARTIST_ROLE_IN_NAME", _typed_guest),
     "territory zz": ("TERRITORY_UNKNOWN", _put(territories=["ZZ"])),
     "territory name": ("TERRITORY_UNKNOWN", _put(territories=["Germany"])),
+    "territory uk": ("TERRITORY_UNKNOWN", _put(territories=["UK"])),
+    "territory small exclusion": ("TERRITORY_UNKNOWN", _put(territories=["Worldwide", "-us"])),
     "territory twice": ("TERRITORY_TWICE", _put(territories=["DE", "DE"])),
     "territory in the world": ("TERRITORY_TWICE", _put(territories=["Worldwide", "DE"])),
     "territory exclusion": ("TERRITORY_EXCLUSION", _put(territories=["-DE"])),
-    "language name": ("LANGUAGE_UNKNOWN", _put(language="English")),
+    "language name": ("LANGUAGE_UNKNOWN", _put(language="English", lyrics=LYRICS["en"])),
     "language capitals": ("LANGUAGE_SPELLING", _put(language="EN")),
     "language instrumental": ("LANGUAGE_AGAINST_LYRICS", _put(language="zxx")),
+    "date with a time": ("DATE_INVALID", _put(release_date="2025-11-17T00:00:00Z")),
     "date order": ("DATE_INVALID", _put(release_date="17.05.2024")),
     "date impossible": ("DATE_INVALID", _put(release_date="2024-02-30")),
     "date early": ("DATE_INVALID", _put(release_date="1700")),
     "date late": ("DATE_INVALID", _put(release_date="2999-01-01")),
     "p line owner": ("P_LINE_FORMAT", _put(p_line="2024")),
+    "p line year behind": (
+        "P_LINE_FORMAT",
+        lambda t: _put(p_line=f"{t.label} {t.p_line[:4]}")(t),
+    ),
     "c line year": ("C_LINE_FORMAT", _put(c_line="Example Records")),
     "line symbol": ("LINE_SYMBOL", _wrap("p_line", "\u2117 ", "")),
     "line year": ("LINE_YEAR", _put(p_line="1066 Example Records")),

@@ -4,10 +4,13 @@ import re
 
 from liner.v1 import track_pb2
 
+from liner_server.core.fields import artist_text
+from liner_server.core.rules import texts
 from liner_server.core.rules.book import (
     APPLE,
     ERROR,
     INFO,
+    PRACTICE,
     WARNING,
     Found,
     Heard,
@@ -15,19 +18,34 @@ from liner_server.core.rules.book import (
     Track,
     shown,
 )
+from liner_server.core.rules.characters import names_of
 from liner_server.core.rules.rule import Finding
 
 ARTISTS = RuleBook()
 
-_TWO_SIDED = re.compile(r"\s+(?:vs\.?|x|/|\+)\s+|\s*;\s*", re.IGNORECASE)
+_TWO_SIDED = re.compile(r"\s+(?:[Vv][Ss]\.?|x|\u00d7|/)\s+|\s*;\s*")
+"""A capital X is mostly part of a name, as in Terror X Crew."""
+
 _SEMICOLON = re.compile(r"\s*;\s*")
-_PAIR = re.compile(r"\s+(?:&|and)\s+|,\s+", re.IGNORECASE)
+_PAIR = re.compile(r"\s+(?:&|\+|and)\s+|,\s+", re.IGNORECASE)
 _ROLE = re.compile(
     r"\s*[(\[](?:producer|remixer|composer|featured|feat\.?|dj mix)[)\]]$"
     r"|^(?:prod(?:uced)?\.? by|remixed by|producer:)\s+",
     re.IGNORECASE,
 )
-_DUOS = frozenset(["daryl hall & john oates", "lisa lisa & cult jam", "sergio mendes & brasil '66"])
+_GUEST = re.compile(r"^(?:feat\.?|ft\.?|featuring)\s+(?=\S)", re.IGNORECASE)
+_DUOS = frozenset(
+    (
+        *("daryl hall & john oates", "lisa lisa & cult jam", "sergio mendes & brasil '66"),
+        *("chloe x halle", "artist vs poet", "pete rock & c.l. smooth", "axwell / ingrosso"),
+        *("eric b. & rakim", "dj jazzy jeff & fresh prince", "robson & jerome", "gilbert & george"),
+    )
+)
+_ENSEMBLE = re.compile(
+    r"orchest|orquest|philharmon|symphon|sinfoni|choir|chor(?:us|ale|al|\b)|coro\b|opera|ballet|"
+    r"ensemble|academ|conservat|consort|college|cathedral|abbey",
+    re.IGNORECASE,
+)
 _GENERATIONS = re.compile(r"^(?:jr|sr|ii|iii|iv|inc)\.?$", re.IGNORECASE)
 
 
@@ -70,7 +88,11 @@ def _compound(track: Track, _: Heard) -> Found:
 
 def _several(name: str) -> bool:
     """Whether every side of "&" or a comma is a full name: a duo's sides are mostly single."""
-    return all(len(part.split()) >= 2 for part in _PAIR.split(name))
+    parts = _PAIR.split(name)
+    if len(parts) == 2 and ", " in name and _ENSEMBLE.search(parts[0]):
+        # "Orchestra of the Royal Opera House, Covent Garden": a comma and where it is at home.
+        return bool(_ENSEMBLE.search(parts[1]))
+    return all(len(part.split()) >= 2 for part in parts)
 
 
 def _band(rest: list[str]) -> bool:
@@ -116,8 +138,19 @@ def _role(track: Track, _: Heard) -> Found:
             yield Finding(
                 message="a role inside the name",
                 current=artist.name,
-                suggested=clean,
+                suggested=clean.strip() or None,
                 field=f"artists[{index}].name",
+            )
+        # A first artist may be called so; a further one is a guest whose role was typed in.
+        elif index and (guest := _GUEST.sub("", artist.name)) != artist.name:
+            credit = track_pb2.Artist(name=guest, role=artist.role)
+            if artist.role <= track_pb2.ARTIST_ROLE_MAIN:
+                credit.role = track_pb2.ARTIST_ROLE_FEATURED
+            yield Finding(
+                message=f"{shown(guest)} is a guest: that is a role and no part of the name",
+                current=artist_text(artist),
+                suggested=artist_text(credit),
+                field=f"artists[{index}]",
             )
 
 
@@ -133,24 +166,82 @@ def _no_main(track: Track, _: Heard) -> Found:
         yield Finding(message="nobody is a main artist")
 
 
+def _in_capitals(name: str) -> bool:
+    # Single words in capitals (ABBA, MGMT, AC/DC) are the artist's own far too often.
+    return " " in name and name.isupper() and any(len(word) > 3 for word in name.split())
+
+
 @ARTISTS.rule(
     "ARTIST_ALL_CAPS",
     WARNING,
     "artists",
     source=APPLE,
-    why="Capitals are kept only where the artist writes the name so.",
+    why="Title and artist in capitals: whoever typed them held the shift key.",
 )
 def _capitals(track: Track, _: Heard) -> Found:
+    if not (track.title.isupper() and " " in track.title.strip()):
+        return
     for index, artist in enumerate(track.artists):
         name = artist.name
-        # Single words in capitals (ABBA, MGMT, AC/DC) are the artist's own far too often.
-        if " " in name and name.isupper() and any(len(word) > 3 for word in name.split()):
+        if _in_capitals(name):
             yield Finding(
                 message="all in capitals; keep it only if the artist writes it so",
                 current=name,
                 suggested=name.title() if name.replace(" ", "").isalpha() else None,
                 field=f"artists[{index}].name",
             )
+
+
+@ARTISTS.rule(
+    "ARTIST_IN_CAPS",
+    INFO,
+    "artists",
+    source=APPLE,
+    why="Capitals are kept only where the artist writes the name so, as LE SSERAFIM does.",
+)
+def _capital_name(track: Track, _: Heard) -> Found:
+    if track.title.isupper() and " " in track.title.strip():
+        return
+    for index, artist in enumerate(track.artists):
+        if _in_capitals(artist.name):
+            yield Finding(
+                message="in capitals; fine if the artist writes it so",
+                current=artist.name,
+                field=f"artists[{index}].name",
+            )
+
+
+@ARTISTS.rule(
+    "ARTIST_HTML_ENTITY",
+    WARNING,
+    "artists",
+    source=PRACTICE,
+    why="Escapes of a web page are shown as they are.",
+)
+def _entity(track: Track, _: Heard) -> Found:
+    yield from texts.escapes_in(names_of(track))
+
+
+@ARTISTS.rule(
+    "ARTIST_REPLACEMENT_CHARACTER",
+    ERROR,
+    "artists",
+    source="Unicode Standard",
+    why="A letter was lost for good; nobody can guess it back.",
+)
+def _replacement(track: Track, _: Heard) -> Found:
+    yield from texts.losses_in(names_of(track))
+
+
+@ARTISTS.rule(
+    "ARTIST_LOOK_ALIKE_LETTERS",
+    WARNING,
+    "artists",
+    source="Unicode Technical Standard 39",
+    why="A Cyrillic letter inside a Latin name makes it a name that no search finds.",
+)
+def _look_alikes(track: Track, _: Heard) -> Found:
+    yield from texts.look_alikes_in(names_of(track))
 
 
 RULES = ARTISTS.rules

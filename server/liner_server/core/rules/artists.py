@@ -13,7 +13,19 @@ from liner_server.core.rules.rule import Finding, Rule
 ERROR = enrichment_pb2.SEVERITY_ERROR
 WARNING = enrichment_pb2.SEVERITY_WARNING
 
-_UNKNOWN = {"unknown", "unknown artist", "n/a", "none", "artist", "tba", "-"}
+_UNKNOWN = {
+    "unknown artist",
+    "n/a",
+    "-",
+    "null",
+    "nan",
+    "undefined",
+    "no artist",
+    "artist name",
+} | {*("[unknown]", "[no artist]", "<unknown>")}
+_UNKNOWN_UNLESS_IDENTIFIED = {"unknown", "none", "artist", "tba"}
+"""There are artists of these names, and an ISNI says that one of them is meant."""
+
 _VARIOUS = {"various", "various artists", "v.a.", "va"}
 
 
@@ -29,8 +41,8 @@ def _empty(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
 
 def _guest(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     for index, name in _names(track):
-        if guests.IN_NAME.search(name):
-            main, guest = (part.strip() for part in guests.IN_NAME.split(name, maxsplit=1))
+        if found := guests.in_name(name):
+            main, guest = name[: found.start()].strip(), name[found.end() :].strip()
             yield Finding(
                 message=f"two artists in one: {main}, and {guest.strip(' )]')} as featured",
                 current=name,
@@ -42,7 +54,9 @@ def _guest(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
 
 def _unknown(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     for index, name in _names(track):
-        if name.strip().lower() in _UNKNOWN:
+        bare = name.strip().lower()
+        identified = bool(track.artists[index].isni)
+        if bare in _UNKNOWN or (bare in _UNKNOWN_UNLESS_IDENTIFIED and not identified):
             yield Finding(
                 message=f"{name} is nobody's name", current=name, field=f"artists[{index}].name"
             )

@@ -4,6 +4,7 @@ The same four things are asked of titles, of names, and of what else is printed 
 they have ids of their own there, because an invisible character in a title is worse.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterator
 
@@ -27,6 +28,16 @@ ARTISTS = RuleBook()
 Texts = Callable[[Track], Iterator[tuple[str, str]]]
 
 _JOINERS = "\u200c\u200d"
+_MARKS_OF_DIRECTION = "\u200e\u200f\u061c"
+_SEEN = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2")
+"""Signs of Arabic and Syriac that Unicode counts among the invisible ones and readers see."""
+
+_RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]")
+_BLACK_FLAG, _FLAG_LETTERS = "\U0001f3f4", range(0xE0020, 0xE0080)
+"""England's, Scotland's and Wales' flags are this one and letters that nobody sees."""
+
+_SPACES = re.compile(r"\s+")
+_WIDE_LETTERS = re.compile("[\u3000-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff00-\uffef]")
 _WIDE = {
     wide: wide - 0xFEE0
     for first, last in ((0xFF10, 0xFF19), (0xFF21, 0xFF3A), (0xFF41, 0xFF5A))
@@ -63,23 +74,64 @@ def names_of(track: Track) -> Iterator[tuple[str, str]]:
 
 
 def hidden_characters_removed(text: str) -> str:
-    """Return a text in NFC without control and invisible characters and needless white space.
+    """Return a text composed, without control and invisible characters and needless white space.
 
     Joiners stay between letters that are not ASCII: Persian, the scripts of India and emoji are
-    written with them.
+    written with them. Marks of direction stay inside a text that runs from right to left, and
+    characters that this Unicode table does not know yet, as next year's emoji, stay.
     """
-    normal = unicodedata.normalize("NFC", text)
+    composed = unicodedata.normalize("NFC", text)
+    # Longer or as long: another order of vowel signs or letters that Unicode takes apart, which
+    # is how Arabic, Hebrew and Hindi are typed. Only what was left uncomposed looks like another.
+    normal = composed if len(composed) < len(text) else text
+    bare = normal.strip()
     kept = []
-    for index, char in enumerate(normal):
+    for index, char in enumerate(bare):
         match unicodedata.category(char):
             case "Cc":
                 kept.append(" ")
             case "Cf" | "Co" | "Cn":
-                if char in _JOINERS and index and not normal[index - 1].isascii():
+                if _belongs(char, bare, index):
                     kept.append(char)
             case _:
                 kept.append(char)
-    return " ".join("".join(kept).split())
+    return white_space_tidied("".join(kept))
+
+
+def _belongs(char: str, text: str, index: int) -> bool:
+    """Whether a character that is not seen itself is part of how a text is written."""
+    code = ord(char)
+    if char in _JOINERS:
+        return index > 0 and not text[index - 1].isascii()
+    if char in _MARKS_OF_DIRECTION:
+        return 0 < index < len(text) - 1 and _RIGHT_TO_LEFT.search(text) is not None
+    if code in _FLAG_LETTERS:
+        return _BLACK_FLAG in text
+    if unicodedata.category(char) == "Cn":
+        return not (code & 0xFFFE == 0xFFFE or 0xFDD0 <= code <= 0xFDEF)
+    return char in _SEEN
+
+
+def white_space_tidied(text: str) -> str:
+    """Return a text without white space at its ends, and with single plain spaces inside.
+
+    A wide space beside a Japanese, Chinese or Korean letter stays, and the hard space that French
+    puts before "?", "!", ":" and ";" and inside its quotation marks.
+    """
+    bare = text.strip()
+    if bare.isascii():
+        return " ".join(bare.split())
+
+    def space(match: re.Match[str]) -> str:
+        before, after = bare[match.start() - 1], bare[match.end()]
+        found = match[0]
+        if found == "\u3000" and (_WIDE_LETTERS.match(before) or _WIDE_LETTERS.match(after)):
+            return found
+        if found in ("\u00a0", "\u202f") and (after in "?!:;\u00bb" or before == "\u00ab"):
+            return found
+        return " "
+
+    return _SPACES.sub(space, bare)
 
 
 def _hidden(texts: Texts, track: Track) -> Found:
@@ -87,16 +139,18 @@ def _hidden(texts: Texts, track: Track) -> Found:
         if text.isascii() and text.isprintable():
             continue
         clean = hidden_characters_removed(text)
-        if clean != " ".join(text.split()):
+        if clean != white_space_tidied(text):
             message = "holds invisible characters, or is not in Unicode NFC"
             yield change(path, text, clean, message) if clean else noted(path, message, text)
 
 
 def _spaces(texts: Texts, track: Track) -> Found:
     for path, text in texts(track):
-        clean = " ".join(text.split())
+        if " ".join(text.split()) == text:
+            continue
+        clean = white_space_tidied(text)
         if clean != text and clean:
-            yield change(path, text, clean, "white space at an end, or twice in a row")
+            yield change(path, text, clean, "white space at an end, twice in a row, or a hard one")
 
 
 def _mojibake(texts: Texts, track: Track) -> Found:

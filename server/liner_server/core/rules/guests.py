@@ -6,15 +6,47 @@ from collections.abc import Iterator
 from liner_server.core.rules.book import Track
 from liner_server.core.rules.rule import Finding
 
-_WORD = r"(?:feat|ft|featuring)\b\.?\s"
-IN_TITLE = re.compile(rf"[\s(\[]+{_WORD}\s*((?:(?!\s[-\u2013]\s)[^()\[\]])+)[)\]]?", re.IGNORECASE)
-"""Group 1 is the guest; a version behind a dash is not part of the name."""
+_FEET = (
+    "one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|twenty|thirty|forty|fifty|"
+    "sixty|seventy|eighty|ninety|hundred|thousand|few|many"
+)
+_NUMBER = re.compile(rf"(?:(?<![0-9])[0-9]{{1,3}}|\b(?:{_FEET}))\W*$", re.IGNORECASE)
+_WORD = r"(?P<word>(?:feat(?!\s+(?:of\b|and\b|&))|ft|featuring)\b\.?)\s"
+_IN_TITLE = re.compile(
+    rf"[\s(\[]+{_WORD}\s*(?P<guest>(?:(?!\s[-\u2013]\s)[^()\[\]])+)[)\]]?", re.IGNORECASE
+)
+"""A version behind a dash is not part of the name."""
 
-IN_NAME = re.compile(rf"\s[(\[]?{_WORD}", re.IGNORECASE)
+_IN_NAME = re.compile(rf"\s[(\[]?{_WORD}", re.IGNORECASE)
 """What stands between the artist and the guest."""
 
 _AND = re.compile(r"\s+(?:&|and)\s+", re.IGNORECASE)
 _ANY = re.compile(r"\s*,\s*(?:(?:&|and)\s+)?|\s+(?:&|and)\s+|\s*;\s*", re.IGNORECASE)
+
+
+def in_title(title: str) -> re.Match[str] | None:
+    """Return where a title names a guest, `word` and `guest`, or None."""
+    return _first(_IN_TITLE, title)
+
+
+def in_name(name: str) -> re.Match[str] | None:
+    """Return what stands between an artist and a guest in one name, or None."""
+    return _first(_IN_NAME, name)
+
+
+def _first(pattern: re.Pattern[str], text: str) -> re.Match[str] | None:
+    # Feet are no guests: "50 Ft Queenie", "10 Ft. Ganja Plant".
+    return next(
+        (
+            found
+            for found in pattern.finditer(text)
+            if found["word"][:2].lower() != "ft"
+            or "(" in found[0]
+            or "[" in found[0]
+            or not _NUMBER.search(text, 0, found.start())
+        ),
+        None,
+    )
 
 
 def names(text: str) -> list[str]:

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 
+from liner_server.core.rules import guests
 from liner_server.core.rules.book import (
     APPLE,
     ERROR,
@@ -21,13 +22,21 @@ from liner_server.core.rules.book import (
     Track,
     shown,
 )
-from liner_server.core.rules.characters import titles_of
+from liner_server.core.rules.characters import prints_of, titles_of
 from liner_server.core.rules.rule import Finding
+from liner_server.core.rules.titles import needless_version
 
 TITLES = RuleBook()
 
+_LIVE = (
+    r"(?<!\bto )(?<!\bwe )(?<!\bi )(?<!\byou )(?<!\bthey )(?<!\blong )(?<!\bonly )"
+    r"live(?! (?:and|to|my|your|our|for|like|it|life|fast|forever|together|again|without)\b)"
+)
+"""The word as a version, not as what people do: "Forever (Live and Die)"."""
+
 _VERSION_WORD = (
-    r"remix|mix|edit|version|live|remaster(?:ed)?|acoustic|instrumental|demo|unplugged|"
+    rf"remix|(?<!\bin the )mix|edit|version|{_LIVE}|remaster(?:ed)?|acoustic|instrumental|demo|"
+    r"unplugged|"
     r"extended|karaoke|reprise|bootleg|rework|dub|a cappella"
 )
 _VERSION = re.compile(
@@ -41,15 +50,34 @@ _STAND_IN = frozenset(
     ("n/a", "tba", "tbd", "null", "unknown", "unknown title", "unknown album", "untitled track")
 ) | {"unknown label", "no label", "no title", "no album", "test track", "audio track"}
 _COVER = re.compile(
-    r"\b(?:in the style of|originally performed by|made famous by|as made popular by|tribute to)\b",
+    r"\b(?:in the style of|originally performed by|made famous by|as made popular by)\b"
+    r"|[(\[\u2013-][^()\[\]]*\btribute to\b",
     re.IGNORECASE,
 )
 _SUFFIX = re.compile(r"\s+[-\u2013]\s+(?:single|ep)$", re.IGNORECASE)
 _DISC = re.compile(r"\s*[(\[,-]?\s*\b(?:disc|disk|cd)\s*\d{1,2}\s*[)\]]?$", re.IGNORECASE)
 _ADDRESS = re.compile(r"https?://|\bwww\.|\.(?:com|net|org)\b", re.IGNORECASE)
-_ENTITY = re.compile(r"&(?:[a-z]{2,8}|#\d{2,5});", re.IGNORECASE)
+_ENTITY = re.compile(r"&(?:[a-z]{2,8}|#\d{2,6}|#x[0-9a-f]{2,5});", re.IGNORECASE)
+_ORDINALS = frozenset(
+    ("cs", "da", "de", "et", "fi", "hr", "hu", "is", "lv", "nb", "nn", "no", "pl", "sk", "sl", "tr")
+)
+"""Languages in which "1." is "the first"."""
+
+_HARD_ADDRESS = re.compile(r"https?://|\bwww\.", re.IGNORECASE)
+_LOOK_ALIKES = dict(
+    zip(
+        "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0430\u0435"
+        "\u043e\u0440\u0441\u0443\u0445\u0456\u0406\u0458\u0408\u0455\u0405"
+        "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03bf",
+        "ABEKMHOPCTYXaeopcyxiIjJsSABEZHIKMNOPTYXo",
+        strict=True,
+    )
+)
+"""Cyrillic and Greek letters that look like a Latin one; others are seen to be what they are."""
+
+_TO_LATIN = str.maketrans(_LOOK_ALIKES)
+_WORD = re.compile(r"[^\W\d_]+")
 _EMPTY_BRACKETS = re.compile(r"\s*(?:\(\s*\)|\[\s*\])")
-_GUEST_FORM = re.compile(r"\b(?:ft\.?|featuring|feat(?!\.)|Feat\.|FEAT\.)(?=\s)")
 
 
 def _all_texts(track: Track) -> Iterator[tuple[str, str]]:
@@ -57,6 +85,11 @@ def _all_texts(track: Track) -> Iterator[tuple[str, str]]:
     for path, text in (("label", track.label), ("publisher", track.publisher)):
         if text:
             yield path, text
+
+
+def _prints(track: Track) -> Iterator[tuple[str, str]]:
+    yield from titles_of(track)
+    yield from prints_of(track)
 
 
 @TITLES.rule(
@@ -74,7 +107,7 @@ def _version(track: Track, _: Heard) -> Found:
     if found is None:
         return
     version = (found["inner"] or found["dashed"]).strip()
-    if version.casefold() in ("original mix", "album version"):
+    if needless_version(version):
         return
     yield Finding(
         message=f"'{shown(version)}' is the version and belongs in version_title",
@@ -99,8 +132,12 @@ def _version(track: Track, _: Heard) -> Found:
 )
 def _version_brackets(track: Track, _: Heard) -> Found:
     text = track.version_title
-    if len(text) > 2 and text[0] + text[-1] in ("()", "[]"):
-        yield Finding(message="without brackets", current=text, suggested=text[1:-1].strip())
+    if len(text) > 2 and text[0] in "([" and text[-1] in ")]":
+        inner = text[1:-1].strip()
+        whole = text[0] + text[-1] in ("()", "[]") and not set("()[]") & set(inner)
+        yield Finding(
+            message="without brackets", current=text, suggested=inner if whole and inner else None
+        )
 
 
 @TITLES.rule(
@@ -115,7 +152,7 @@ def _file_name(track: Track, _: Heard) -> Found:
         if _FILE.search(text):
             clean = _FILE.sub("", text).replace("_", " ").strip()
             yield Finding(
-                message="ends like a file name", current=text, suggested=clean, field=path
+                message="ends like a file name", current=text, suggested=clean or None, field=path
             )
 
 
@@ -128,12 +165,21 @@ def _file_name(track: Track, _: Heard) -> Found:
 )
 def _track_number(track: Track, _: Heard) -> Found:
     title = track.title
-    if title[:1].isdigit() and _NUMBER.match(title):
+    if not title[:1].isdigit() or title.startswith("007 "):
+        return
+    if (found := _NUMBER.match(title)) is not None:
+        if found[0][:-1].rstrip().endswith(".") and title[0] != "0" and _counts(track):
+            return
         yield Finding(
             message="begins with a track number",
             current=title,
             suggested=_NUMBER.sub("", title, count=1),
         )
+
+
+def _counts(track: Track) -> bool:
+    """Whether a number and a point are a word of the title's language: "1. Mai"."""
+    return track.language[:2].lower() in _ORDINALS
 
 
 @TITLES.rule(
@@ -220,7 +266,9 @@ def _disc(track: Track, _: Heard) -> Found:
 )
 def _address(track: Track, _: Heard) -> Found:
     for path, text in _all_texts(track):
-        if "." in text and _ADDRESS.search(text):
+        # A label may be called after its address.
+        pattern = _ADDRESS if path in ("title", "version_title", "album") else _HARD_ADDRESS
+        if ("." in text or "://" in text) and pattern.search(text):
             yield Finding(message="holds a web address", current=text, field=path)
 
 
@@ -232,14 +280,22 @@ def _address(track: Track, _: Heard) -> Found:
     why="Escapes of a web page are shown as they are.",
 )
 def _entity(track: Track, _: Heard) -> Found:
-    for path, text in _all_texts(track):
-        if "&" in text and _ENTITY.search(text) and html.unescape(text) != text:
-            yield Finding(
-                message="holds escapes of a web page",
-                current=text,
-                suggested=html.unescape(text),
-                field=path,
-            )
+    yield from escapes_in(_prints(track))
+
+
+def escapes_in(texts: Iterator[tuple[str, str]]) -> Found:
+    """Yield what web pages left in texts: "&amp;", "&#x27;"."""
+    for path, text in texts:
+        if "&" in text and _ENTITY.search(text):
+            plain = html.unescape(text)
+            if plain != text:
+                yield Finding(
+                    message="holds escapes of a web page",
+                    current=text,
+                    # "&amp;amp;" was escaped twice.
+                    suggested=html.unescape(plain).strip() or None,
+                    field=path,
+                )
 
 
 @TITLES.rule(
@@ -250,7 +306,12 @@ def _entity(track: Track, _: Heard) -> Found:
     why="A letter was lost for good; nobody can guess it back.",
 )
 def _replacement(track: Track, _: Heard) -> Found:
-    for path, text in _all_texts(track):
+    yield from losses_in(_prints(track))
+
+
+def losses_in(texts: Iterator[tuple[str, str]]) -> Found:
+    """Yield texts of which a conversion lost a letter."""
+    for path, text in texts:
         if "\ufffd" in text:
             yield Finding(message="a letter was lost in a conversion", current=text, field=path)
 
@@ -281,16 +342,33 @@ def _underscores(track: Track, _: Heard) -> Found:
     why="A Cyrillic letter inside a Latin word makes it a word that no search finds.",
 )
 def _look_alikes(track: Track, _: Heard) -> Found:
-    for path, text in _all_texts(track):
-        if not text.isascii() and any(_mixed(word) for word in text.split()):
-            yield Finding(message="one word mixes two alphabets", current=text, field=path)
+    yield from look_alikes_in(_all_texts(track))
 
 
-def _mixed(word: str) -> bool:
-    if word.isascii():
-        return False
-    scripts = {unicodedata.name(c, "").split(" ")[0] for c in word if c.isalpha()}
-    return "LATIN" in scripts and bool(scripts & {"CYRILLIC", "GREEK"})
+def look_alikes_in(texts: Iterator[tuple[str, str]]) -> Found:
+    """Yield texts with a word of two alphabets that looks like a word of one."""
+    for path, text in texts:
+        if text.isascii():
+            continue
+        clean = _WORD.sub(_in_one_alphabet, text)
+        if clean != text:
+            yield Finding(
+                message="one word mixes two alphabets", current=text, suggested=clean, field=path
+            )
+
+
+def _in_one_alphabet(match: re.Match[str]) -> str:
+    """Return a Latin word whose other letters all look like Latin ones in Latin, or the word."""
+    word = match[0]
+    latin = word.translate(_TO_LATIN)
+    if latin == word or not any(_is_latin(letter) for letter in word):
+        return word
+    # One letter that is seen to be another alphabet's, as in KoЯn, and nobody is deceived.
+    return latin if all(_is_latin(letter) for letter in latin if letter.isalpha()) else word
+
+
+def _is_latin(letter: str) -> bool:
+    return letter.isascii() or unicodedata.name(letter, "").startswith("LATIN")
 
 
 @TITLES.rule(
@@ -302,12 +380,13 @@ def _mixed(word: str) -> bool:
 )
 def _empty_brackets(track: Track, _: Heard) -> Found:
     for path, text in titles_of(track):
-        if ("(" in text or "[" in text) and _EMPTY_BRACKETS.search(text):
+        if "(" not in text and "[" not in text:
+            continue
+        clean = _EMPTY_BRACKETS.sub("", text).strip()
+        # An album is called "( )".
+        if clean not in ("", text.strip()):
             yield Finding(
-                message="brackets with nothing in them",
-                current=text,
-                suggested=_EMPTY_BRACKETS.sub("", text).strip(),
-                field=path,
+                message="brackets with nothing in them", current=text, suggested=clean, field=path
             )
 
 
@@ -319,11 +398,13 @@ def _empty_brackets(track: Track, _: Heard) -> Found:
     why="Guests are written one way: feat. in small letters with a full stop.",
 )
 def _guest_spelling(track: Track, _: Heard) -> Found:
-    if _GUEST_FORM.search(track.title):
+    found = guests.in_title(track.title)
+    if found is not None and found["word"] != "feat.":
+        before, after = track.title[: found.start("word")], track.title[found.end("word") :]
         yield Finding(
             message='a guest is written "(feat. Name)"',
             current=track.title,
-            suggested=_GUEST_FORM.sub("feat.", track.title),
+            suggested=f"{before}feat.{after}",
         )
 
 

@@ -56,9 +56,13 @@ _PLAIN_NAME = re.compile(rf"[A-Z][a-z']*[a-z](?: (?:[A-Z][a-z']*[a-z]|{_SMALL}))
 _TELLING_WORDS = frozenset(
     ("feat", "ft", "featuring", "unknown", "untitled", "null", "tba", "tbd", "no", "test", "audio")
 ) | frozenset(("style", "originally", "performed", "famous", "popular", "tribute", "track"))
-_TELLING_NAMES = frozenset(
-    ("feat", "ft", "featuring", "and", "vs", "unknown", "artist", "none", "tba", "various")
-) | frozenset(("artists", "va", "prod", "produced", "remixed", "producer"))
+_TELLING_NAMES = (
+    frozenset(
+        ("feat", "ft", "featuring", "and", "vs", "unknown", "artist", "none", "tba", "various")
+    )
+    | frozenset(("artists", "va", "prod", "produced", "remixed", "producer"))
+    | {*("null", "nan", "undefined")}
+)
 _KEYS = frozenset(("", *KEYS))
 _LINE = re.compile(r"[0-9]{4} \S")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -137,7 +141,8 @@ def plain_titles(track: Track) -> bool:
         if text and not _quiet(path, text, english):
             return False
     for path, text in (("p_line", track.p_line), ("c_line", track.c_line)):
-        plain = text.isascii() and text.isprintable() and text == text.strip() and "  " not in text
+        plain = text.isascii() and text.isprintable() and text == text.strip()
+        plain = plain and "  " not in text and "&" not in text
         if text and not plain and not _quiet(path, text, english):
             return False
     return True
@@ -148,7 +153,8 @@ def _quiet(path: str, text: str, english: bool) -> bool:
     """Whether no rule on titles finds anything in a track that states only this text."""
     if path == "title" and (" - " in text or "\u2013" in text):
         return False
-    if _PLAIN.fullmatch(text) and _TELLING_WORDS.isdisjoint(text.lower().split(" ")):
+    plain = path != "version_title" and _PLAIN.fullmatch(text) is not None
+    if plain and _TELLING_WORDS.isdisjoint(text.lower().split(" ")):
         words = text.split(" ")
         if not english or titles.SURELY_SMALL.isdisjoint(words):
             return True
@@ -177,8 +183,10 @@ def _quiet_name(name: str, identified: bool) -> bool:
     """Whether no rule on artists finds anything in a track with only this artist."""
     if _PLAIN_NAME.fullmatch(name) and _TELLING_NAMES.isdisjoint(name.lower().split(" ")):
         return True
+    # Some rules ask for more of a further artist than of the first.
     track = Track()
-    track.artists.add(name=name, isni="0" if identified else None)
+    for credited in ("Anna", name):
+        track.artists.add(name=credited, isni="0" if identified else None)
     return _silent(ARTIST_RULES, track)
 
 

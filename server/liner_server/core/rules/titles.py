@@ -24,21 +24,52 @@ SURELY_SMALL = frozenset(
 """The others (in, on, off, out, over, up) are capitals where they belong to a verb."""
 
 _FIRST_LETTER = re.compile(r"[^\W\d_]")
-_NEEDLESS = re.compile(
-    r"\s*[(\[](?:explicit|clean|official(?: (?:music )?(?:video|audio))?|original mix|"
-    r"album version|lyric video|hd|hq)[)\]]",
-    re.IGNORECASE,
+_BEHIND_A_DASH = re.compile(r"(?<=[-/\u2013])[^\W\d_][\w']*")
+_CAPITALS = re.compile(r"(?:[a-z]\.){2,}[a-z]?|(?=[ivx]{2})x{0,3}(?:ix|iv|v?i{0,3})")
+"""Initials ("u.s.a.") and the Roman numerals that titles have."""
+
+_ABBREVIATIONS = frozenset(
+    ("dj", "mc", "tv", "usa", "uk", "nyc", "ufo", "dna", "vip", "r&b", "ep", "lp", "cd", "dvd")
+) | {"fm", "bpm", "sos", "ok", "mtv", "bbc", "fbi", "cia"}
+_LETTER_BEFORE = frozenset(("the", "side", "plan", "vitamin", "class", "part", "section"))
+_LETTER_BEHIND = frozenset(("major", "minor", "flat", "sharp"))
+
+_NEEDLESS_WORDS = (
+    r"(?:explicit|clean|dirty|uncensored)(?: (?:version|edit|lyrics))?"
+    r"|official(?: (?:music |lyric )?(?:video|audio|version))?|original mix|album version"
+    r"|lyrics? video|hd|hq|4k"
 )
+_NEEDLESS = re.compile(
+    rf"\s*[(\[](?:{_NEEDLESS_WORDS})[)\]]|\s+[-\u2013]\s+(?:{_NEEDLESS_WORDS})$", re.IGNORECASE
+)
+needless_version = re.compile(_NEEDLESS_WORDS, re.IGNORECASE).fullmatch
+"""Whether a version says nothing but what the file is for."""
+
+_SMILEYS = re.compile(r"[:;=]'?-?[()\[\]]+|[()\[\]]+-?[:;=]")
 _NUMBERED = re.compile(r"^(?:track|titel|piste|pista)\s*\d+$", re.IGNORECASE)
 
 
 def title_case(text: str) -> str:
-    """Return an English title in title case: small words small, but not where a part begins."""
+    """Return an English title in title case: small words small, but not where a part begins.
+
+    Roman numerals, initials and the commonest abbreviations become capitals.
+    """
     words = text.lower().split(" ")
     return " ".join(
-        word if word in _SMALL and _inside(words, index) else _FIRST_LETTER.sub(_upper, word, 1)
+        word if word in _SMALL and _inside(words, index) else _cased(word)
         for index, word in enumerate(words)
     )
+
+
+def _cased(word: str) -> str:
+    core = word.strip("()[]{}.,:;!?\"'")
+    if core in _ABBREVIATIONS or _CAPITALS.fullmatch(core):
+        return word.upper()
+    return _BEHIND_A_DASH.sub(_part_cased, _FIRST_LETTER.sub(_upper, word, 1))
+
+
+def _part_cased(match: re.Match[str]) -> str:
+    return match[0] if match[0] in _SMALL else match[0][0].upper() + match[0][1:]
 
 
 def _upper(match: re.Match[str]) -> str:
@@ -50,7 +81,25 @@ def _inside(words: list[str], index: int) -> bool:
     if not 0 < index < len(words) - 1:
         return False
     before, after = words[index - 1], words[index + 1]
-    return before[-1:].isalnum() and after[:1].isalnum()
+    if not (before[-1:].isalnum() and after[:1].isalnum()):
+        return False
+    # "The A Team", "Vitamin A" and "in A Minor" name a letter, no article.
+    return words[index].lower() != "a" or not (
+        before.lower() in _LETTER_BEFORE
+        or after.lower().rstrip(",.:;)]") in _LETTER_BEHIND
+        or after.lower().startswith(("flat", "sharp"))
+    )
+
+
+def _suggested_case(track: track_pb2.Track, text: str) -> str | None:
+    """Return a title in title case where that is how its language writes titles.
+
+    Nobody but an editor knows which words of another language are nouns or names.
+    """
+    english = track.language[:2].lower() == "en" and track.language[2:3] in ("", "-", "_")
+    unknown = track.language in ("", "zxx", "und") and text.isascii()
+    cased = title_case(text) if english or unknown else text
+    return cased if cased != text else None
 
 
 def _cased_letters(text: str) -> str:
@@ -62,15 +111,26 @@ def _capitals(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     for field, text in titles_of(track):
         if not text.isupper():
             continue
-        letters = _cased_letters(text)
-        # One short word in capitals is as often a name or an abbreviation as a fault.
-        if letters.isupper() and (len(letters) >= 6 or " " in text.strip()) and len(letters) > 3:
+        if len(_cased_letters(text)) > 3 and _cased_words(text) > 1:
             yield Finding(
                 message="all in capitals; use title case unless the artist means it so",
                 current=text,
-                suggested=title_case(text),
+                suggested=_suggested_case(track, text),
                 field=field,
             )
+
+
+def _one_word(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    for field, text in titles_of(track):
+        # A short one is as often a name or an abbreviation as a fault.
+        if text.isupper() and len(_cased_letters(text)) >= 6 and _cased_words(text) == 1:
+            yield Finding(
+                message="in capitals; fine if the artist means it so", current=text, field=field
+            )
+
+
+def _cased_words(text: str) -> int:
+    return sum(bool(_cased_letters(word)) for word in text.split())
 
 
 def _lower(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
@@ -82,7 +142,7 @@ def _lower(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
             yield Finding(
                 message="all in small letters; use title case unless the artist means it so",
                 current=text,
-                suggested=title_case(text),
+                suggested=_suggested_case(track, text),
                 field=field,
             )
 
@@ -108,25 +168,28 @@ def _small_words(track: track_pb2.Track, _: Listening | None) -> Iterator[Findin
 
 
 def _guests(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
-    found = guests.IN_TITLE.search(track.title)
+    found = guests.in_title(track.title)
     if found:
         kept = track.title[: found.start()] + " " + track.title[found.end() :]
         yield Finding(
-            message=f"{shown(found[1].strip())} belongs among the artists, as featured",
+            message=f"{shown(found['guest'].strip())} belongs among the artists, as featured",
             current=track.title,
             suggested=" ".join(kept.split()) or None,
         )
-        yield from guests.credits_of(found[1], track)
+        yield from guests.credits_of(found["guest"], track)
 
 
 def _needless(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     for field, text in titles_of(track):
-        clean = _NEEDLESS.sub("", text)
-        if clean != text:
+        clean = _NEEDLESS.sub("", text).strip()
+        if field == "version_title" and (clean == "" or needless_version(text.strip())):
+            # Nothing is left of such a version, and that is right.
+            yield Finding(message="this is no version", current=text, suggested="", field=field)
+        elif clean != text.strip():
             yield Finding(
                 message="what the file is for does not belong in a title",
                 current=text,
-                suggested=clean.strip() or None,
+                suggested=clean or None,
                 field=field,
             )
 
@@ -138,8 +201,12 @@ def _numbered(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
 
 def _brackets(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     for field, text in titles_of(track):
-        if any(text.count(a) != text.count(b) for a, b in ("()", "[]")):
+        if _halved(text) and _halved(_SMILEYS.sub("", text)):
             yield Finding(message="a bracket without its other half", current=text, field=field)
+
+
+def _halved(text: str) -> bool:
+    return any(text.count(a) != text.count(b) for a, b in ("()", "[]"))
 
 
 RULES = (
@@ -150,6 +217,14 @@ RULES = (
         source="Apple Music Style Guide",
         why="Shops send titles in capitals back unless the artist insists.",
         check=_capitals,
+    ),
+    Rule(
+        rule_id="TITLE_WORD_IN_CAPS",
+        severity=INFO,
+        field="title",
+        source="Apple Music Style Guide",
+        why="A single word in capitals is as often the artist's choice as a fault.",
+        check=_one_word,
     ),
     Rule(
         rule_id="TITLE_ALL_SMALL",
