@@ -139,6 +139,21 @@ def test_every_kind_of_path_is_carried_out_and_the_original_stays() -> None:
     assert track.SerializeToString(deterministic=True) == original
 
 
+def test_an_entry_that_went_meanwhile_is_not_taken_away_again() -> None:
+    """One rule rewrites the list, another takes away an entry of it: both may be right."""
+    track = track_pb2.Track(territories=["Worldwide", "US", "us"])
+
+    mended = apply_suggestions(
+        track,
+        [
+            _suggestion("territories[2]", "us", ""),
+            _suggestion("territories", "Worldwide; US; us", "Worldwide"),
+        ],
+    )
+
+    assert list(mended.territories) == ["Worldwide"]
+
+
 def test_a_suggestion_that_no_longer_fits_is_left_out() -> None:
     """Between validating and mending, somebody else may have mended."""
     track = track_pb2.Track(title="New")

@@ -34,20 +34,22 @@ def apply_suggestions(
     """
     mended = track_pb2.Track()
     mended.CopyFrom(track)
-    removed: list[tuple[str, int]] = []
+    removed: set[tuple[str, int, str]] = set()
     for suggestion in suggestions:
         path, text = suggestion.field, suggestion.suggested
         if _stated(mended, path) != suggestion.current:
             continue
         entry = _ENTRY.fullmatch(path)
         if entry and not text:
-            removed.append((entry[1], int(entry[2])))
+            removed.add((entry[1], int(entry[2]), suggestion.current))
         elif entry:
             _put_entry(mended, entry[1], int(entry[2]), text)
         else:
             _put(mended, path, text)
-    for name, place in sorted(set(removed), reverse=True):
-        del getattr(mended, name)[place]
+    for name, place, current in sorted(removed, reverse=True):
+        # Another suggestion may have changed the list as a whole meanwhile.
+        if _stated(mended, f"{name}[{place}]") == current:
+            del getattr(mended, name)[place]
     return mended
 
 

@@ -63,6 +63,9 @@ def _compound(track: Track, _: Heard) -> Found:
         # An ISNI says that the name is one public identity, whatever it looks like.
         if (" " not in name and ";" not in name) or artist.isni or name.lower() in _DUOS:
             continue
+        # The semicolon of "&amp;" divides nothing; once it is mended there may be two names.
+        if "&" in name and texts.ENTITY.search(name):
+            continue
         parts = _TWO_SIDED.split(name)
         if len(parts) == 1:
             parts = _PAIR.split(name) if _several(name) else parts
@@ -111,6 +114,8 @@ def _inverted(track: Track, _: Heard) -> Found:
         family, comma, given = artist.name.partition(", ")
         if not comma or "," in given or "&" in given or " and " in given:
             continue
+        if not (family[:1].isalpha() and given[:1].isalpha()):
+            continue
         if (" " in family and given.lower() != "the") or _GENERATIONS.match(given):
             continue
         # "Tyler, The Creator" is a name; "Beatles, The" is a sort form.
@@ -119,7 +124,7 @@ def _inverted(track: Track, _: Heard) -> Found:
         yield Finding(
             message="looks like a sort form",
             current=artist.name,
-            suggested=f"{given} {family}",
+            suggested=f"{given} {family}".strip(),
             field=f"artists[{index}].name",
         )
 
@@ -141,8 +146,8 @@ def _role(track: Track, _: Heard) -> Found:
                 suggested=clean.strip() or None,
                 field=f"artists[{index}].name",
             )
-        # A first artist may be called so; a further one is a guest whose role was typed in.
-        elif index and (guest := _GUEST.sub("", artist.name)) != artist.name:
+        # A first artist may be called so; one beside a main artist is a guest whose role was typed.
+        elif _a_main_beside(track, index) and (guest := _GUEST.sub("", artist.name)) != artist.name:
             credit = track_pb2.Artist(name=guest, role=artist.role)
             if artist.role <= track_pb2.ARTIST_ROLE_MAIN:
                 credit.role = track_pb2.ARTIST_ROLE_FEATURED
@@ -152,6 +157,12 @@ def _role(track: Track, _: Heard) -> Found:
                 suggested=artist_text(credit),
                 field=f"artists[{index}]",
             )
+
+
+def _a_main_beside(track: Track, index: int) -> bool:
+    return index > 0 and any(
+        a.role <= track_pb2.ARTIST_ROLE_MAIN for i, a in enumerate(track.artists) if i != index
+    )
 
 
 @ARTISTS.rule(

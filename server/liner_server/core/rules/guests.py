@@ -55,7 +55,7 @@ def names(text: str) -> list[str]:
     "A, B & C" are three. "A & B" are two only when both sides are full names, as two people's
     are: of single words it is as often the name of a duo.
     """
-    text = text.strip(" )]")
+    text = text.strip().strip(" )]")
     if "," not in text and ";" not in text:
         parts = _AND.split(text)
         if any(len(part.split()) < 2 for part in parts):
@@ -65,7 +65,10 @@ def names(text: str) -> list[str]:
 
 
 def credits_of(text: str, track: Track) -> Iterator[Finding]:
-    """Yield a finding that adds each guest who is not among the artists yet."""
+    """Yield a finding that adds each guest who is not among the artists yet, if there are any."""
+    if not track.artists:
+        # A guest of nobody would be a recording without a main artist.
+        return
     known = {artist.name.casefold() for artist in track.artists}
     place = len(track.artists)
     for name in names(text):

@@ -127,6 +127,7 @@ def _is_language(tag: str) -> bool:
 
 
 def _territories(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    stated = set(track.territories)
     for index, text in enumerate(track.territories):
         # An exclusion stays one, however it is spelled: without its sign it would grant a right.
         sign = "-" if text.lstrip().startswith("-") else ""
@@ -134,12 +135,14 @@ def _territories(track: track_pb2.Track, _: Listening | None) -> Iterator[Findin
         if code in _countries() or (code == WORLDWIDE and not sign):
             continue
         fixed = _place(text.strip().removeprefix("-"))
+        meant = sign + fixed if fixed and not (sign and fixed == WORLDWIDE) else None
         yield Finding(
             message="a territory is an ISO 3166-1 alpha-2 code or Worldwide",
             current=text,
-            suggested=sign + fixed if fixed and not (sign and fixed == WORLDWIDE) else None,
+            suggested="" if meant in stated else meant,
             field=f"territories[{index}]",
         )
+        stated.add(meant or text)
 
 
 def _territories_twice(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:

@@ -57,7 +57,9 @@ _COVER = re.compile(
 _SUFFIX = re.compile(r"\s+[-\u2013]\s+(?:single|ep)$", re.IGNORECASE)
 _DISC = re.compile(r"\s*[(\[,-]?\s*\b(?:disc|disk|cd)\s*\d{1,2}\s*[)\]]?$", re.IGNORECASE)
 _ADDRESS = re.compile(r"https?://|\bwww\.|\.(?:com|net|org)\b", re.IGNORECASE)
-_ENTITY = re.compile(r"&(?:[a-z]{2,8}|#\d{2,6}|#x[0-9a-f]{2,5});", re.IGNORECASE)
+ENTITY = re.compile(r"&(?:[a-z]{2,8}|#\d{2,6}|#x[0-9a-f]{2,5});", re.IGNORECASE)
+"""An escape of a web page."""
+
 _ORDINALS = frozenset(
     ("cs", "da", "de", "et", "fi", "hr", "hu", "is", "lv", "nb", "nn", "no", "pl", "sk", "sl", "tr")
 )
@@ -286,7 +288,7 @@ def _entity(track: Track, _: Heard) -> Found:
 def escapes_in(texts: Iterator[tuple[str, str]]) -> Found:
     """Yield what web pages left in texts: "&amp;", "&#x27;"."""
     for path, text in texts:
-        if "&" in text and _ENTITY.search(text):
+        if "&" in text and ENTITY.search(text):
             plain = html.unescape(text)
             if plain != text:
                 yield Finding(

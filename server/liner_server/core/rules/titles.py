@@ -174,7 +174,8 @@ def _guests(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
         yield Finding(
             message=f"{shown(found['guest'].strip())} belongs among the artists, as featured",
             current=track.title,
-            suggested=" ".join(kept.split()) or None,
+            # Where nobody is credited yet, the title is all that names the guest.
+            suggested=(" ".join(kept.split()) or None) if track.artists else None,
         )
         yield from guests.credits_of(found["guest"], track)
 
