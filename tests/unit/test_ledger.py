@@ -154,6 +154,90 @@ def test_two_that_agree_are_surer_than_each_and_no_surer_than_their_basis_allows
     assert results["key"].confidence_basis == RULE
 
 
+_STATED = {
+    "genre": ("Jazz", "Rock", "Pop"),
+    "bpm": ("70", "140", "97"),
+    "key": ("C major", "A minor", "F# minor"),
+    "energy": ("0.1", "0.5", "0.9"),
+}
+
+
+@settings(max_examples=400)
+@given(data=st.data(), path=st.sampled_from(sorted(_STATED)))
+def test_who_agrees_takes_nothing_away(data, path):
+    """An editor who sees a second source join must not see the number fall for it."""
+    values = st.sampled_from(_STATED[path])
+    claims = data.draw(
+        st.lists(
+            st.builds(
+                claim,
+                field=st.just(path),
+                value=values,
+                source=st.sampled_from([TAG, MEASURED, MODEL]),
+                confidence=st.floats(0.05, 0.98),
+                basis=st.sampled_from([CALIBRATED, RULE, UNCALIBRATED]),
+            ),
+            min_size=1,
+            max_size=4,
+        )
+    )
+    joining = data.draw(st.floats(0.05, 0.98))
+    _, before = decide(track_pb2.Track(title="A"), claims)
+    chosen = before[path]
+    if chosen.decision == track_pb2.DECISION_ABSTAINED:
+        return
+
+    more = [*claims, claim(path, chosen.value, MODEL, joining, UNCALIBRATED)]
+    _, after = decide(track_pb2.Track(title="A"), more)
+
+    assert after[path].value == chosen.value
+    assert after[path].confidence >= chosen.confidence - 1e-4
+
+
+def test_a_rival_that_means_the_same_makes_nothing_surer():
+    """A list of candidates may hold 120 and 121: both are the answer, whose number was fitted."""
+    twice = claim("bpm", "120", MEASURED, 0.7, others=(("121", 0.25), ("60", 0.05)))
+
+    _, results = decide(track_pb2.Track(title="A"), [twice])
+
+    assert results["bpm"].confidence == pytest.approx(0.7, abs=0.001)
+
+
+def test_abstaining_does_not_hide_what_was_said():
+    """ "No source says anything" beside an alternative would be untrue."""
+    _, guessed = decide(track_pb2.Track(title="A"), [claim("genre", "Jazz", MODEL, 0.2)])
+    _, silent = decide(track_pb2.Track(title="A"), [], fields=("genre",))
+
+    assert guessed["genre"].reason == "the best guess, Jazz, is 20% likely"
+    assert silent["genre"].reason == "no source says anything about it"
+
+
+def test_what_was_counted_corrects_whatever_certainty_is_asked_for():
+    """Under WHEN_CONFIDENT a caller asks for no more than certainty, and counting is that."""
+    exact = claim("properties.channels", "2", MEASURED, 1.0, track_pb2.CONFIDENCE_BASIS_EXACT)
+    stated = track_pb2.Track(title="A")
+    stated.properties.channels = 1
+    policy = Policy(overwrite=CONFIDENT, min_confidence=1.0, fields=frozenset())
+
+    enriched, results = settle(stated, [*given_claims(stated, GIVEN_TRUST), exact], policy)
+
+    [result] = [r for r in results if r.field == "properties.channels"]
+    assert enriched.properties.channels == 2
+    assert result.decision == track_pb2.DECISION_CORRECTED
+    assert result.confidence + sum(a.confidence for a in result.alternatives) <= 1.0001
+
+
+def test_a_reason_is_a_sentence_however_long_the_value_is():
+    """Lyrics have up to 64 KiB; an editor reads a line."""
+    words = "la " * 20_000
+    track = track_pb2.Track(title="A", lyrics=words)
+
+    _, results = decide(track, [claim("lyrics", "na " * 20_000, TAG, 0.98, CALIBRATED)])
+
+    assert results["lyrics"].decision == track_pb2.DECISION_PROPOSED
+    assert len(results["lyrics"].reason) < 200
+
+
 def test_contradiction_lowers_confidence():
     """Two witnesses who disagree leave more doubt than either alone."""
     alone, _ = 0.9, None

@@ -6,14 +6,15 @@
 |key|equal, however spelled|the relative key, which has the same notes|
 |seconds|within 1 s or 1 %|-|
 |number|within the field's slack|-|
-|text, artists, code|without case, accents' encoding and punctuation|-|
-|list|half of all names of both are in both|-|
+|text, artists, code|without case, accents and punctuation|-|
+|list|half of all names of both are in both; territories: all|-|
 
 Two tempi an octave apart are not the same value: writing 70 where 140 is meant puts a track into
 another set. But who states 140 where 70 is heard confirms the pulse, so the ledger lets a source
 give more of its doubt to what is akin to its answer than to anything else.
 """
 
+import re
 import unicodedata
 
 from liner_server.core.fields import Field, Kind, finite
@@ -35,6 +36,8 @@ def agrees(field: Field, one: str, other: str) -> bool:
             return parse_key(one) is not None and parse_key(one) == parse_key(other)
         case Kind.WARNING:
             return False
+        case Kind.LIST if field.whole:
+            return frozenset(one.split("; ")) == frozenset(other.split("; "))
         case Kind.LIST:
             names, others = _names(one), _names(other)
             return 2 * len(names & others) >= len(names | others) > 0
@@ -74,9 +77,44 @@ def tempo_relation(one: float, other: float) -> str:
 
 
 def plain(text: str) -> str:
-    """Fold away what does not change the meaning of a text."""
-    folded = unicodedata.normalize("NFKD", text).casefold()
-    return "".join(c for c in folded if unicodedata.category(c)[0] in "LN")
+    """Fold away what does not change the meaning of a text: case, accents, punctuation.
+
+    Marks go where they are accents (Latin, Greek, most of Cyrillic) or may be left out (Arabic,
+    Hebrew). In kana, Thai and the scripts of India they make another word, and stay. A sharp and
+    a plus at the end of a word stay too: C# is not C. A text of nothing but signs is itself.
+    """
+    if text.isascii():
+        folded = text.lower()
+        if "&" in folded:
+            folded = folded.replace("&", " and ")
+        if "#" not in folded and "+" not in folded:
+            return "".join(filter(str.isalnum, folded)) or "".join(folded.split())
+    else:
+        folded = unicodedata.normalize("NFKD", text).casefold().replace("&", " and ")
+    kept = []
+    base = ""
+    for index, char in enumerate(folded):
+        category = unicodedata.category(char)[0]
+        if category in "LN":
+            kept.append(char)
+            base = char
+        elif category == "M":
+            if not _ACCENTED.match(base) or char == _SHORT:
+                kept.append(char)
+        elif char in _ENDS and base and not folded[index + 1 : index + 2].isalnum():
+            kept.append(_ENDS[char])
+        else:
+            base = ""
+    return "".join(kept) or "".join(folded.split())
+
+
+_ACCENTED = re.compile("[a-z\u00df-\u024f\u0370-\u0481\u048a-\u074f\u1e00-\u1fff]")
+"""Letters whose marks are accents or vowels that may be left out."""
+
+_SHORT = "\u0306"
+"""The breve: it tells \u0439 from \u0438."""
+
+_ENDS = {"#": "#", "\u266f": "#", "\u266d": "b", "+": "+"}
 
 
 def _slack(field: Field, value: float) -> float:

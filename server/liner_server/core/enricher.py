@@ -27,7 +27,7 @@ from liner_server.errors import DeadlineError, LinerError, UnavailableError
 from liner_server.ports import Listener, ModelProvider, Question
 
 DEFAULT_MIN_CONFIDENCE = 0.8
-POLICY_VERSION = "2"
+POLICY_VERSION = "3"
 """Changes whenever the same claims may be settled otherwise."""
 
 _WORTH_ANOTHER_TRY = timedelta(seconds=0.2)

@@ -45,6 +45,9 @@ class Field:
     decided_by_model: bool = True
     """Whether a model's word alone may fill it."""
 
+    whole: bool = False
+    """Two lists agree only if they hold the same entries: a territory more is another deal."""
+
 
 def _properties() -> Iterator[Field]:
     for name in ("container", "codec", "sha256"):
@@ -74,7 +77,7 @@ FIELDS: dict[str, Field] = {
         Field(path="isrc", kind=Kind.CODE, identity=True, decided_by_model=False),
         Field(path="iswc", kind=Kind.CODE, decided_by_model=False),
         Field(path="upc", kind=Kind.CODE, decided_by_model=False),
-        Field(path="territories", kind=Kind.LIST),
+        Field(path="territories", kind=Kind.LIST, whole=True),
         Field(path="language", kind=Kind.CODE),
         Field(path="genre", kind=Kind.TEXT),
         Field(path="subgenres", kind=Kind.LIST),

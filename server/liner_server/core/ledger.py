@@ -5,7 +5,8 @@ name shares what is left, of which any one other value gets half (`UNNAMED`); wh
 key is stated without rivals, what is akin to it gets more and all else less. Beliefs multiply over
 the sources, as for witnesses who do not know of each other, and are scaled to one together with
 the case that nobody is right. One witness alone keeps its own probability; two at 0.8 who agree
-reach 0.94; at 0.9 against 0.75 the first keeps about 0.75. `agreement` says what agreeing means,
+reach 0.94; at 0.9 against 0.75 the first keeps about 0.75. Who agrees takes nothing away: a second
+witness who is less than half sure counts as half sure. `agreement` says what agreeing means,
 `fields` which fields a model's word alone may fill.
 
 How far that number may go. A single fitted probability is passed on as it is. As soon as an
@@ -22,10 +23,14 @@ from liner_server.core.agreement import agrees, akin, told_relation
 from liner_server.core.claims import Claim
 from liner_server.core.enums import Basis, Decision, OverwritePolicy, Source
 from liner_server.core.fields import FIELDS, Field, Kind, read, write
+from liner_server.core.rules.book import shown
 
 UNNAMED = 0.5
 UNNAMED_AKIN, UNNAMED_STRANGE = 0.8, 0.2
 """Of tempi and keys that a source states wrongly, most are an octave or a relative key away."""
+
+EVEN = 0.5
+"""At least this is what a source that agrees with a surer one counts for."""
 
 _FLOOR = 0.01
 """No source is so sure that it cannot be outvoted, save an exact one."""
@@ -72,6 +77,12 @@ class _Candidate:
     @property
     def first(self) -> Claim:
         return self.claims[0]
+
+    @property
+    def seconding(self) -> Sequence[Claim]:
+        """All who hold it but the surest."""
+        surest = max(self.claims, key=lambda claim: claim.confidence)
+        return [claim for claim in self.claims if claim is not surest]
 
 
 class Ledger:
@@ -175,11 +186,17 @@ def _weigh(field: Field, claims: Sequence[Claim]) -> list[_Candidate]:
                 candidates.append(_Candidate(value=value, claims=[claim]))
     nobody = 1.0
     weights = [1.0] * len(candidates)
+    seconding = {id(claim) for candidate in named for claim in candidate.seconding}
     for claim in speaking:
-        beliefs = ((claim.value, claim.confidence), *claim.others)
+        confidence = claim.confidence
+        if confidence < EVEN and id(claim) in seconding:
+            confidence = EVEN
+        # A rival that means the same is none: what it holds is not taken from the doubt.
+        others = [(v, p) for v, p in claim.others if not agrees(field, v, claim.value)]
+        beliefs = ((claim.value, confidence), *others)
         # Alternatives share only what the main value leaves.
-        room = max(1 - claim.confidence, _FLOOR)
-        total = sum(p for _, p in claim.others)
+        room = max(1 - confidence, _FLOOR)
+        total = sum(p for _, p in others)
         scale = min(1.0, room / total) if total else 0.0
         rest = max(room - scale * total, _FLOOR)
         nobody *= rest
@@ -196,7 +213,15 @@ def _weigh(field: Field, claims: Sequence[Claim]) -> list[_Candidate]:
         candidate.confidence, candidate.basis = _bounded(
             weight / total, candidate.claims if stated else [], alone=len(speaking) == 1
         )
-    return sorted(candidates, key=lambda c: -c.confidence)
+    candidates.sort(key=lambda c: -c.confidence)
+    best = candidates[0] if candidates else None
+    if best is not None and best.basis == track_pb2.CONFIDENCE_BASIS_EXACT:
+        # What was counted was raised to what counting is worth: the others share the rest.
+        rivals = sum(other.confidence for other in candidates[1:])
+        share = min(1.0, (1 - best.confidence) / rivals) if rivals else 1.0
+        for other in candidates[1:]:
+            other.confidence *= share
+    return candidates
 
 
 def _alone(claim: Claim) -> _Candidate:
@@ -237,8 +262,15 @@ def _decide(field: Field, claims: Sequence[Claim], policy: Policy) -> track_pb2.
         if claim.score is not None:
             result.model_scores.append(claim.score)
     if chosen is None:
-        doubts = [claim.reason for claim in claims if claim.reason]
-        result.reason = doubts[0] if doubts else "no source says anything about it"
+        doubts = [claim.reason for claim in claims if claim.reason and not claim.value]
+        if candidates:
+            guess = candidates[0]
+            result.reason = (
+                f"the best guess, {shown(guess.value)}, is {guess.confidence:.0%} likely"
+            )
+        else:
+            result.reason = "no source says anything about it"
+        result.reason = doubts[0] if doubts else result.reason
     else:
         first = chosen.first
         result.value = chosen.value
@@ -283,10 +315,11 @@ def _with_given(
         # The caller's spelling stands, even if a source that agrees came first.
         own.value = given.value
         return own, track_pb2.DECISION_KEPT
+    exact = best.basis == track_pb2.CONFIDENCE_BASIS_EXACT
     always = policy.overwrite == enrichment_pb2.OVERWRITE_POLICY_ALWAYS
     confident = (
         policy.overwrite == enrichment_pb2.OVERWRITE_POLICY_WHEN_CONFIDENT
-        and best.confidence >= policy.min_confidence
+        and (exact or best.confidence >= policy.min_confidence)
         and not field.identity
     )
     models_only = all(claim.source == track_pb2.SOURCE_MODEL for claim in best.claims)
@@ -311,5 +344,5 @@ def _reason(
         text += f": {why}"
     if given is not None and decision != track_pb2.DECISION_KEPT:
         relation = told_relation(field, given.value, chosen.value)
-        text += f"; {given.value} was given" + (f", {relation} of it" if relation else "")
+        text += f"; {shown(given.value)} was given" + (f", {relation} of it" if relation else "")
     return text

@@ -6,6 +6,7 @@ from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.audio.measurements import Content, Listening
 from liner_server.core.ledger import Policy
+from liner_server.core.rules.book import shown
 from liner_server.errors import LinerError
 
 
@@ -16,6 +17,12 @@ def _offered_unasked(result: track_pb2.FieldResult, policy: Policy) -> bool:
     """
     uncalibrated = result.confidence_basis == track_pb2.CONFIDENCE_BASIS_UNCALIBRATED
     return uncalibrated and result.field not in policy.fields
+
+
+def _sureness(result: track_pb2.FieldResult) -> str:
+    if result.confidence_basis == track_pb2.CONFIDENCE_BASIS_UNCALIBRATED:
+        return f"a guess: its score of {result.confidence:.2f} was fitted to nothing"
+    return f"{result.confidence:.0%} sure"
 
 
 def review_reasons(
@@ -35,8 +42,8 @@ def review_reasons(
         if issue.severity == enrichment_pb2.SEVERITY_ERROR
     ]
     reasons += [
-        f"{result.field}: {result.value} is more likely "
-        f"({result.confidence:.0%}) than {result.given_value}, which was given"
+        f"{result.field}: {shown(result.value)} is more likely "
+        f"({result.confidence:.0%}) than {shown(result.given_value)}, which was given"
         for result in results
         if result.decision == track_pb2.DECISION_PROPOSED and result.HasField("given_value")
     ]
@@ -44,13 +51,13 @@ def review_reasons(
         if result.decision == track_pb2.DECISION_PROPOSED and not result.HasField("given_value"):
             if _offered_unasked(result, policy):
                 continue
-            reasons.append(f"{result.field}: {result.value} is only {result.confidence:.0%} sure")
+            reasons.append(f"{result.field}: {shown(result.value)} is only {_sureness(result)}")
         elif (
             result.decision == track_pb2.DECISION_KEPT
             and result.confidence < min(policy.min_confidence, 0.5)
             and result.alternatives
         ):
-            reasons.append(f"{result.field}: {result.given_value} is doubtful")
+            reasons.append(f"{result.field}: {shown(result.given_value)} is doubtful")
     if failures:
         told = ", ".join(f"{model}: {error.reason}" for model, error in failures)
         reasons.append(f"no model could answer ({told}); this is what was measured")

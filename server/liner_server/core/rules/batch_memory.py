@@ -7,7 +7,6 @@ remembered, and the fingerprints of the first `MOST_FINGERPRINTS` with audio, ha
 
 import re
 import sys
-import unicodedata
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
@@ -16,10 +15,12 @@ from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.audio.fingerprint import HOP_SECONDS, WORD_BYTES
 from liner_server.audio.measurements import Listening
+from liner_server.core.agreement import plain
 from liner_server.core.rules import codes
 
 MOST_ITEMS = 100_000
 MOST_FINGERPRINTS = 20_000
+_THE = re.compile(r"^\s*the\s+(?=\S)", re.IGNORECASE)
 _FINGERPRINT_BYTES = 1 + round(30 / HOP_SECONDS) * WORD_BYTES
 
 
@@ -55,9 +56,7 @@ class Entry:
 @lru_cache(maxsize=16_384)
 def fold(text: str) -> str:
     """Return a text without case, accents, punctuation and a leading "the"."""
-    plain = unicodedata.normalize("NFKD", text.casefold()).replace("&", " and ")
-    plain = "".join(c for c in plain if not unicodedata.combining(c))
-    return re.sub(r"\W+", "", re.sub(r"^the\s+", "", plain)) or text.casefold()
+    return plain(_THE.sub("", text))
 
 
 def audio_identity(listening: Listening) -> enrichment_pb2.AudioIdentity:
