@@ -62,6 +62,55 @@ def test_one_isrc_on_two_recordings_is_found() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("Song", "Radio Edit"), ("Song (Radio Edit)", "")),
+        (("Song", ""), ("Song (feat. Ann Weiss)", "")),
+        (("Song", ""), ("Song - 2011 Remaster", "")),
+        (("Song", ""), ("Song", "Album Version")),
+        (("東京", ""), ("Tokyo", "")),
+    ],
+)
+def test_one_recording_may_be_called_two_ways_under_one_isrc(
+    one: tuple[str, str], other: tuple[str, str]
+) -> None:
+    """A single and its album share the code; an editor must not be told of a refused delivery."""
+    tracks = [_copy(_A, title=t, version_title=v, upc="", album="") for t, v in (one, other)]
+
+    assert "BATCH_ISRC_REUSED" not in {rule for _, rule in _found(*((t, None) for t in tracks))}
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (("Song", ""), ("Song", "Radio Edit")),
+        (("Song", "Clean"), ("Song", "Explicit")),
+        (("バード", ""), ("ハート", "")),
+        (("Prelude in C Minor", ""), ("Prelude in C# Minor", "")),
+    ],
+)
+def test_two_versions_under_one_isrc_are_found(
+    one: tuple[str, str], other: tuple[str, str]
+) -> None:
+    """An edit, a clean version, another piece: each needs a code of its own."""
+    tracks = [_copy(_A, title=t, version_title=v, upc="", album="") for t, v in (one, other)]
+
+    assert (1, "BATCH_ISRC_REUSED") in _found(*((t, None) for t in tracks))
+
+
+def test_two_artists_intros_under_one_isrc_are_found() -> None:
+    """The commonest titles are those that a code pasted twice hides behind."""
+
+    def intro(name: str) -> tuple[track_pb2.Track, None]:
+        artist = track_pb2.Artist(name=name)
+        return track_pb2.Track(title="Intro", isrc=_A.isrc, artists=[artist]), None
+
+    assert _found(intro("Ann Weiss"), intro("Omar Diaz")) == [(1, "BATCH_ISRC_REUSED")]
+    assert _found(intro("Ann Weiss"), intro("Ann Weiss Band")) == []
+    assert _found(intro("宇多田ヒカル"), intro("Hikaru Utada")) == []
+
+
 def test_two_encodings_of_one_recording_may_share_an_isrc() -> None:
     """A digest tells files apart, not recordings; the fingerprint decides."""
     other = _copy(_A, album="Best Of", upc="", release_date=_A.release_date)
@@ -147,6 +196,29 @@ def test_a_title_twice_in_a_release_and_two_years_of_one_release_are_found() -> 
 
     assert (2, "BATCH_TITLE_TWICE") in found
     assert (2, "BATCH_YEAR_CONFLICT") in found
+
+
+def test_a_compilation_of_many_years_has_no_odd_one() -> None:
+    """A release date is the recording's: a best-of dates every track otherwise."""
+    tracks = [
+        _copy(_A, title=str(year), isrc="", release_date=str(year)) for year in range(1990, 2000)
+    ]
+
+    assert _found(*((track, None) for track in tracks)) == []
+
+
+def test_father_and_son_are_two() -> None:
+    """Johann Strauss I is no slip for Johann Strauss II, nor one studio for another."""
+    many = ["Johann Strauss II"] * 5 + ["Studio Band 54"] * 5
+
+    assert _found(*map(_by, [*many, "Johann Strauss I", "Studio Band 55"])) == []
+
+
+def test_words_that_marks_tell_apart_are_two_titles() -> None:
+    """A bird and a heart differ in Japanese by what would be accents in Latin letters."""
+    tracks = [_copy(_A, title=title, isrc="") for title in ("バード", "ハート")]
+
+    assert _found(*((track, None) for track in tracks)) == []
 
 
 def test_the_message_names_the_other_item() -> None:

@@ -1,5 +1,6 @@
 """Rules that only many tracks together can break: one code on two recordings, two spellings."""
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -53,6 +54,8 @@ _APART_SECONDS = 5.0
 _NEAR_SECONDS = 2.0
 """Audio under two ISRCs is compared when its lengths differ by no more."""
 
+_LATIN = re.compile("[a-z]")
+_COUNTED = re.compile("[0-9]+|(?:i{1,3}|iv|v|jr|sr)$")
 _SHORTEST_NAME = 8
 """Letters from which one other letter is more likely a slip than another name."""
 
@@ -62,7 +65,8 @@ def across_batch(entries: Sequence[Entry]) -> list[tuple[int, _Issue]]:
 
     Audio is the same when its SHA-256 is, or when its fingerprints are alike. It differs for
     certain only when they are not or the lengths are more than 5 s apart: two encodings of one
-    master have two digests. Without audio an ISRC is used twice when the titles differ.
+    master have two digests. Without audio an ISRC is used twice when the titles differ by more
+    than a guest or a remaster, or the artists have nothing in common.
     """
     found: list[tuple[int, _Issue]] = []
     for rule in (_isrc_reused, _audio_reused, _artists, _labels, _isnis, _titles, _years):
@@ -107,11 +111,35 @@ def _isrc_reused(entries: Sequence[Entry]) -> _Found:
         for index in indices[1:]:
             same = _same(first, entries[index])
             if same is None:
-                same = first.title == entries[index].title
+                same = not _told_apart(first, entries[index])
             if not same:
                 yield _issue(
                     index, "BATCH_ISRC_REUSED", f"{code} also names {shown(first.item_id)}"
                 )
+
+
+def _told_apart(one: Entry, other: Entry) -> bool:
+    """Whether titles or artists say for certain that these are two recordings."""
+    if not _one_script(one.recording, other.recording):
+        # A title and its translation or transcription.
+        return False
+    if one.recording != other.recording:
+        return True
+    names, others = _named(one), _named(other)
+    if not (names and others) or not _one_script("".join(names), "".join(others)):
+        return False
+    return not any(a in b or b in a for a in names for b in others)
+
+
+def _named(entry: Entry) -> list[str]:
+    """Return the names and ISNIs of the artists of an entry."""
+    known = [code or "" for _, code in entry.artists] + [fold(name) for name, _ in entry.artists]
+    return [name for name in known if name]
+
+
+def _one_script(one: str, other: str) -> bool:
+    """Whether both texts hold Latin letters, or neither does."""
+    return bool(_LATIN.search(one)) == bool(_LATIN.search(other))
 
 
 def _audio_reused(entries: Sequence[Entry]) -> _Found:
@@ -205,7 +233,14 @@ def _slips(frequency: dict[str, int]) -> dict[str, str]:
     for rare, count in frequency.items():
         for key in common.get(rare[:3], ()) if len(rare) >= _SHORTEST_NAME else ():
             # Three times as frequent: two artists of like standing are two artists.
-            if key != rare and frequency[key] >= 3 * count and fuzz.ratio(rare, key) >= 92:
+            if (
+                key == rare
+                or frequency[key] < 3 * count
+                or _COUNTED.sub("", rare) == (_COUNTED.sub("", key))
+            ):
+                # Johann Strauss I and II are two, as are Studio 54 and Studio 55.
+                continue
+            if fuzz.ratio(rare, key) >= 92:
                 slips[rare] = key
                 break
     return slips
@@ -246,6 +281,9 @@ def _years(entries: Sequence[Entry]) -> _Found:
         if len(years) < 2:
             continue
         usual = min(years, key=lambda year: (-years[year], year))
+        if 2 * years[usual] < years.total():
+            # A compilation, whose recordings are dated by their own releases.
+            continue
         for index in indices:
             if entries[index].year not in ("", usual):
                 message = f"the release {code} is dated {usual} elsewhere"

@@ -16,10 +16,17 @@ from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.audio.fingerprint import HOP_SECONDS, WORD_BYTES
 from liner_server.audio.measurements import Listening
 from liner_server.core.agreement import plain
-from liner_server.core.rules import codes
+from liner_server.core.rules import codes, guests
 
 MOST_ITEMS = 100_000
 MOST_FINGERPRINTS = 20_000
+_NEEDLESS = re.compile(
+    r"\b(?:original mix|album version|(?:[0-9]{4} )?(?:digital(?:ly)? )?remaster(?:ed)?"
+    r"(?: version)?(?: [0-9]{4})?)\b",
+    re.IGNORECASE,
+)
+"""A remaster may keep its ISRC; an edit, a remix and a clean version may not."""
+
 _THE = re.compile(r"^\s*the\s+(?=\S)", re.IGNORECASE)
 _FINGERPRINT_BYTES = 1 + round(30 / HOP_SECONDS) * WORD_BYTES
 
@@ -34,6 +41,9 @@ class Entry:
 
     title: str
     """Folded, with the version."""
+
+    recording: str
+    """The same without guests and what says nothing of the recording, to compare under one ISRC."""
 
     artists: tuple[tuple[str, str | None], ...]
     """(name as stated, canonical ISNI or None), a nameless one too: places are those of Track."""
@@ -68,6 +78,14 @@ def audio_identity(listening: Listening) -> enrichment_pb2.AudioIdentity:
     return identity
 
 
+def _recording(title: str, version: str) -> str:
+    """Return a title and its version, wherever it stands, as one recording is called."""
+    found = guests.in_title(title)
+    if found is not None:
+        title = f"{title[: found.start()]} {title[found.end() :]}"
+    return sys.intern(fold(_NEEDLESS.sub(" ", f"{title} {version}")))
+
+
 def entry_of(
     item_id: str, track: track_pb2.Track, audio: enrichment_pb2.AudioIdentity | None
 ) -> Entry:
@@ -78,6 +96,7 @@ def entry_of(
         item_id=item_id,
         isrc=codes.normalise_isrc(track.isrc) if track.isrc else None,
         title=f"{fold(track.title)}\0{fold(track.version_title)}" if track.title else "",
+        recording=_recording(track.title, track.version_title),
         artists=tuple(
             (sys.intern(artist.name), codes.normalise_isni(artist.isni) if artist.isni else None)
             for artist in track.artists
