@@ -462,8 +462,10 @@ class ValidateMetadataResponse(_message.Message):
     SUGGESTIONS_FIELD_NUMBER: _builtins.int
     AUDIO_IDENTITY_FIELD_NUMBER: _builtins.int
     confidence: _builtins.float
-    """Probability-like score in [0, 1]: the product over all rule families of the chance that the
-    statements they judge are right, each ERROR and WARNING taking its published share.
+    """How much of what is stated the rules leave standing, in [0, 1]: the product over all rule
+    families, each broken ERROR leaving half of its family's score and each WARNING 0.85. It ranks
+    tracks by how much is wrong with them and is no probability. Two families, places_and_dates
+    and music, count here and have no score of their own.
     """
     @_builtins.property
     def scores(self) -> Global___ValidationScores:

@@ -681,7 +681,9 @@ class FieldResult(_message.Message):
     The enriched track holds the same, typed, except when it is PROPOSED. Empty when ABSTAINED.
     """
     confidence: _builtins.float
-    """Probability in [0, 1] that the value is right. 0 when ABSTAINED."""
+    """Probability in [0, 1] that the value is right, as far as confidence_basis carries it: under
+    UNCALIBRATED it is a score that ranks and no probability. 0 when ABSTAINED.
+    """
     confidence_basis: Global___ConfidenceBasis.ValueType
     """What the confidence rests on."""
     decision: Global___Decision.ValueType
@@ -800,7 +802,7 @@ class Alternative(_message.Message):
     value: _builtins.str
     """In the field's canonical text form."""
     confidence: _builtins.float
-    """Probability in [0, 1] that this one is right instead."""
+    """Probability in [0, 1] that this one is right instead; a score where the result is UNCALIBRATED."""
     source: Global___Source.ValueType
     """Who claimed it."""
     def __init__(

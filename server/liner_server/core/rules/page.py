@@ -16,8 +16,9 @@ _HEAD = """# Rules
 Written by `python -m liner_server.core.rules.page`; a test fails when it is out of date.
 
 A broken ERROR leaves {error:g} of its family's score, a WARNING {warning:g}, an INFO all of it; a
-rule counts once a track. The confidence is the product over the families. Completeness stands
-beside it: a field that is not stated is not wrong.
+rule counts once a track. The confidence is the product over all families: it ranks tracks by how
+much the rules find wrong, and is no probability. Completeness stands beside it: a field that is
+not stated is not wrong.
 
 A rule that names a profile holds only for deliveries under it.
 
