@@ -1,5 +1,7 @@
 """What is suggested can be carried out, mends its fault, and breaks nothing else."""
 
+from dataclasses import replace
+
 import pytest
 from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.audio.measurements import Listening
@@ -102,6 +104,66 @@ def test_a_guest_leaves_the_text_and_gets_a_credit(
     assert mended.title == "Song"
     assert [a.name for a in mended.artists] == [c.removesuffix(" (featured)") for c in credited]
     assert all(a.role == track_pb2.ARTIST_ROLE_FEATURED for a in mended.artists[1:])
+
+
+@pytest.mark.parametrize(
+    ("title", "version", "flag", "mended", "flagged"),
+    [
+        ("Song (Explicit)", "", "UNSPECIFIED", "Song", "EXPLICIT"),
+        ("Song - Clean Version", "", "UNSPECIFIED", "Song", "EXPLICIT_CONTENT_EDITED"),
+        ("Song", "Explicit", "UNSPECIFIED", "Song", "EXPLICIT"),
+        ("Song (Explicit)", "", "EXPLICIT", "Song", "EXPLICIT"),
+        # One of the two is wrong, and nobody but a person knows which.
+        ("Song (Explicit)", "", "NOT_EXPLICIT", "Song (Explicit)", "NOT_EXPLICIT"),
+        ("Song (Official Video)", "", "UNSPECIFIED", "Song", "UNSPECIFIED"),
+    ],
+)
+def test_a_warning_leaves_the_title_only_for_its_own_field(
+    title: str, version: str, flag: str, mended: str, flagged: str
+) -> None:
+    """An explicit recording whose title lost the word would be sold as a clean one."""
+    track = track_pb2.Track(title=title, version_title=version)
+    track.artists.add(name="Omar")
+    track.parental_warning = track_pb2.ParentalWarning.Value(f"PARENTAL_WARNING_{flag}")
+
+    after = apply_suggestions(track, validate(track, profile=_APPLE).suggestions)
+
+    assert after.title == mended
+    assert not after.version_title
+    assert track_pb2.ParentalWarning.Name(after.parental_warning)[17:] == flagged
+
+
+def test_a_machine_does_not_make_the_wrong_file_the_right_one() -> None:
+    """Another digest, or minutes more, say that the audio was mixed up: no statement is at fault."""
+    for track in _TRACKS:
+        for fault, rule_id, listening in heard_faults(track):
+            if rule_id in ("AUDIO_DIGEST", "DURATION_AGAINST_AUDIO"):
+                answer = validate(track, profile=_APPLE, listening=listening)
+
+                assert rule_id in {i.rule_id for i in answer.issues}, fault
+                assert rule_id not in {s.rule_id for s in answer.suggestions}, fault
+
+
+def test_what_is_heard_is_offered_for_writing_only_where_it_is_sure() -> None:
+    """A key that is right three times in four is worth a look, and not worth the label's own."""
+    track = _TRACKS[0]
+    found = {
+        rule_id: listening
+        for _, rule_id, listening in heard_faults(track)
+        if rule_id in ("BPM_AGAINST_AUDIO", "KEY_AGAINST_AUDIO")
+    }
+    for rule_id, heard in found.items():
+        for score, offered in ((0.95, True), (0.75, False)):
+            listening = replace(
+                heard,
+                tempo=replace(heard.tempo, score=score),
+                key=replace(heard.key, score=score),
+            )
+
+            answer = validate(track, profile=_APPLE, listening=listening)
+
+            assert rule_id in {i.rule_id for i in answer.issues}
+            assert (rule_id in {s.rule_id for s in answer.suggestions}) is offered
 
 
 def test_every_kind_of_path_is_carried_out_and_the_original_stays() -> None:

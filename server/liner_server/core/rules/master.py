@@ -199,8 +199,9 @@ def _other_file(track: Track, heard: Heard) -> Found:
     if heard is not None and track.HasField("properties"):
         stated = track.properties.sha256
         if stated and stated != heard.format.sha256:
+            # Writing the digest of what was sent would make the wrong file the right one.
             yield Finding(
-                message="the audio is another file", current=stated, suggested=heard.format.sha256
+                message=f"the audio is another file: {heard.format.sha256}", current=stated
             )
 
 

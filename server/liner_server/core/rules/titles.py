@@ -45,6 +45,7 @@ _NEEDLESS = re.compile(
 needless_version = re.compile(_NEEDLESS_WORDS, re.IGNORECASE).fullmatch
 """Whether a version says nothing but what the file is for."""
 
+_FLAG = track_pb2.ParentalWarning
 _SMILEYS = re.compile(r"[:;=]'?-?[()\[\]]+|[()\[\]]+-?[:;=]")
 _NUMBERED = re.compile(r"^(?:track|titel|piste|pista)\s*\d+$", re.IGNORECASE)
 
@@ -181,18 +182,40 @@ def _guests(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
 
 
 def _needless(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    flag: str | None = None
     for field, text in titles_of(track):
         clean = _NEEDLESS.sub("", text).strip()
-        if field == "version_title" and (clean == "" or needless_version(text.strip())):
-            # Nothing is left of such a version, and that is right.
-            yield Finding(message="this is no version", current=text, suggested="", field=field)
-        elif clean != text.strip():
-            yield Finding(
-                message="what the file is for does not belong in a title",
-                current=text,
-                suggested=clean or None,
-                field=field,
-            )
+        if field == "version_title" and needless_version(text.strip()):
+            clean = ""
+        if clean == text.strip():
+            continue
+        message, kept = "what the file is for does not belong in a title", False
+        said = _flag_said(text)
+        if said and track.parental_warning not in (0, said):
+            message, kept = f"{message}, and the parental warning says otherwise", True
+        elif said and not track.parental_warning and flag is None:
+            flag = _FLAG.Name(said)[17:]
+        # Nothing is left of a version that was none, and that is right.
+        empty = "" if field == "version_title" else None
+        yield Finding(
+            message=message,
+            current=text,
+            suggested=None if kept else clean or empty,
+            field=field,
+        )
+    if flag is not None:
+        # Taken out of the title it would be said nowhere.
+        yield Finding(
+            message="the title says so", current="", suggested=flag, field="parental_warning"
+        )
+
+
+def _flag_said(text: str) -> int:
+    """Return the parental warning that a title's needless words say, 0 for none."""
+    words = " ".join(match[0] for match in _NEEDLESS.finditer(text)).lower() or text.lower()
+    if "explicit" in words or "dirty" in words or "uncensored" in words:
+        return track_pb2.PARENTAL_WARNING_EXPLICIT
+    return track_pb2.PARENTAL_WARNING_EXPLICIT_CONTENT_EDITED if "clean" in words else 0
 
 
 def _numbered(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
