@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.audio.measurements import Listening
+from liner_server.core.fields import artist_text
 from liner_server.core.rules.apply import apply_suggestions
 from liner_server.core.validator import validate
 from liner_server.evaluation import catalogue
@@ -104,6 +105,22 @@ def test_a_guest_leaves_the_text_and_gets_a_credit(
     assert mended.title == "Song"
     assert [a.name for a in mended.artists] == [c.removesuffix(" (featured)") for c in credited]
     assert all(a.role == track_pb2.ARTIST_ROLE_FEATURED for a in mended.artists[1:])
+
+
+def test_no_guest_is_lost_where_two_rules_find_one_each() -> None:
+    """Each of them cuts a name out of a text, so each name must find a place of its own."""
+    track = track_pb2.Track(title="Song (feat. Anna Bee) [prod. by Max Roe]")
+    for name in ("Omar feat. Eva Dee", "Ida Blom ft. Jo Ray", "Tom Fox; Kim Lee"):
+        track.artists.add(name=name)
+
+    for _ in range(3):
+        track = apply_suggestions(track, validate(track, profile=_APPLE).suggestions)
+
+    assert track.title == "Song"
+    assert sorted(artist_text(a) for a in track.artists) == [
+        *("Anna Bee (featured)", "Eva Dee (featured)", "Ida Blom", "Jo Ray (featured)"),
+        *("Kim Lee", "Max Roe (producer)", "Omar", "Tom Fox"),
+    ]
 
 
 @pytest.mark.parametrize(

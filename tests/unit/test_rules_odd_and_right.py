@@ -163,7 +163,7 @@ def test_a_machine_never_grants_a_right_that_was_withheld(
 @pytest.mark.parametrize(
     ("text", "language", "suggested"),
     [
-        ("SYMPHONY IN A MINOR, PART II", "en", "Symphony in A Minor, Part II"),
+        ("OVERTURE IN A MINOR, ACT II", "en", "Overture in A Minor, Act II"),
         ("the a team", "", "The A Team"),
         ("LIVE ON TV IN THE U.S.A.", "", "Live on TV in the U.S.A."),
         ("JUMPIN' JACK-FLASH / ROCK-AND-ROLL", "", "Jumpin' Jack-Flash / Rock-and-Roll"),

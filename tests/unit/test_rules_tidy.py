@@ -104,7 +104,7 @@ _WORDS = (
     *("various", "artists", "va", "prod", "produced", "remixed", "producer", "remix", "live", "a"),
     *("explicit", "single", "ep", "disc", "com", "copyright", "with", "for", "jr", "his", "&"),
     *("clean", "dirty", "uncensored", "official", "original", "mix", "version", "hd", "nan"),
-    *("undefined", "ten", "disk", "cd"),
+    *("undefined", "ten", "disk", "cd", "part", "volume", "pt", "vol", "video", "audio", "lyrics"),
 )
 
 

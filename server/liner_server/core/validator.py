@@ -1,6 +1,7 @@
 """Runs the rules over a track and scores what they find. Pure; needs no model."""
 
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter
 
@@ -67,6 +68,8 @@ _HIDDEN_OF = {
 _ASKED = {profile: attrgetter(*paths) for profile, paths in REQUIRED.items()}
 
 
+_CREDIT = re.compile(r"artists\[[0-9]+\]")
+
 _UNHARMED = dict.fromkeys(FAMILIES, 1.0)
 _ORDER = {path: position for position, path in enumerate(FIELDS)}
 
@@ -81,12 +84,13 @@ def validate(
     completeness is told beside it and not part of it: a field that is not stated is not wrong.
     """
     response = enrichment_pb2.ValidateMetadataResponse()
+    added: dict[str, int] = {}
     scores = _UNHARMED.copy()
     for family, rules, tidy in GROUPS:
         if listening is None and tidy(track):
             continue
         scores[family] *= _judge(
-            (rule for rule in rules if _holds(rule, profile)), track, listening, response
+            (rule for rule in rules if _holds(rule, profile)), track, listening, response, added
         )
     response.confidence = round(math.prod(scores.values()), 4)
     _tell(response.scores, scores, track, heard=listening is not None)
@@ -107,12 +111,21 @@ def _judge(
     track: track_pb2.Track,
     listening: Listening | None,
     response: enrichment_pb2.ValidateMetadataResponse,
+    added: dict[str, int],
 ) -> float:
+    """Add what the rules find to the response, and return what is left of the family's score.
+
+    `added` holds the credits that are suggested so far and their places.
+    """
     score = 1.0
     for rule in rules:
         broken = False
         for finding in rule.check(track, listening):
             field = finding.field or rule.field
+            if finding.suggested and not finding.current and _CREDIT.fullmatch(field):
+                # Two rules must not put two guests in one place: the second would be lost.
+                place = added.setdefault(finding.suggested, len(track.artists) + len(added))
+                field = f"artists[{place}]"
             # A rule takes its share once, in however many places it is broken.
             if not broken:
                 score *= 1 - SHARES[rule.severity]

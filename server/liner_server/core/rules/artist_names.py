@@ -227,7 +227,7 @@ def _capital_name(track: Track, _: Heard) -> Found:
     WARNING,
     "artists",
     source=PRACTICE,
-    why="Escapes of a web page are shown as they are.",
+    why="Escapes of a web page or a program are shown as they are.",
 )
 def _entity(track: Track, _: Heard) -> Found:
     yield from texts.escapes_in(names_of(track))

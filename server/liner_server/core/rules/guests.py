@@ -17,6 +17,9 @@ _IN_TITLE = re.compile(
 )
 """A version behind a dash is not part of the name."""
 
+_PRODUCER = re.compile(
+    r"[\s(\[]+(?:prod(?:uced)?\.?\s+by|prod\.)\s*:?\s*(?P<guest>[^()\[\]]+)[)\]]?", re.IGNORECASE
+)
 _IN_NAME = re.compile(rf"\s[(\[]?{_WORD}", re.IGNORECASE)
 """What stands between the artist and the guest."""
 
@@ -27,6 +30,11 @@ _ANY = re.compile(r"\s*,\s*(?:(?:&|and)\s+)?|\s+(?:&|and)\s+|\s*;\s*", re.IGNORE
 def in_title(title: str) -> re.Match[str] | None:
     """Return where a title names a guest, `word` and `guest`, or None."""
     return _first(_IN_TITLE, title)
+
+
+def producer_in_title(title: str) -> re.Match[str] | None:
+    """Return where a title names its producer, `guest`, or None."""
+    return _PRODUCER.search(title)
 
 
 def in_name(name: str) -> re.Match[str] | None:
@@ -64,7 +72,7 @@ def names(text: str) -> list[str]:
     return [part.strip() for part in _ANY.split(text) if part.strip()]
 
 
-def credits_of(text: str, track: Track) -> Iterator[Finding]:
+def credits_of(text: str, track: Track, *, role: str = "featured") -> Iterator[Finding]:
     """Yield a finding that adds each guest who is not among the artists yet, if there are any."""
     if not track.artists:
         # A guest of nobody would be a recording without a main artist.
@@ -77,7 +85,7 @@ def credits_of(text: str, track: Track) -> Iterator[Finding]:
         known.add(name.casefold())
         yield Finding(
             field=f"artists[{place}]",
-            message=f"{name} is a guest and has no credit",
-            suggested=f"{name} (featured)",
+            message=f"{name} has no credit",
+            suggested=f"{name} ({role})",
         )
         place += 1

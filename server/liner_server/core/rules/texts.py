@@ -48,7 +48,11 @@ _FILE = re.compile(r"\.(?:mp3|wav|flac|m4a|aiff?|ogg|opus|wma)$", re.IGNORECASE)
 _NUMBER = re.compile(r"^0\d{1,2}[ ._-]+(?=\D)|^\d{1,3}(?:\.|\s[-\u2013])\s+(?=[^\W\d])")
 _STAND_IN = frozenset(
     ("n/a", "tba", "tbd", "null", "unknown", "unknown title", "unknown album", "untitled track")
-) | {"unknown label", "no label", "no title", "no album", "test track", "audio track"}
+) | {
+    *("unknown label", "no label", "no title", "no album", "test track", "audio track"),
+    # What spreadsheets and programs write for nothing.
+    *("nan", "undefined", "#n/a", "#ref!", "#value!", "#name?"),
+}
 _COVER = re.compile(
     r"\b(?:in the style of|originally performed by|made famous by|as made popular by)\b"
     r"|[(\[\u2013-][^()\[\]]*\btribute to\b",
@@ -59,6 +63,14 @@ _DISC = re.compile(r"\s*[(\[,-]?\s*\b(?:disc|disk|cd)\s*\d{1,2}\s*[)\]]?$", re.I
 _ADDRESS = re.compile(r"https?://|\bwww\.|\.(?:com|net|org)\b", re.IGNORECASE)
 ENTITY = re.compile(r"&(?:[a-z]{2,8}|#\d{2,6}|#x[0-9a-f]{2,5});", re.IGNORECASE)
 """An escape of a web page."""
+
+_TAG = re.compile(r"</?(?:a|b|br|em|font|i|p|span|strong|u)(?:\s[^<>]*)?/?>", re.IGNORECASE)
+_CODE_POINT = re.compile(r"\\u([0-9a-f]{4})", re.IGNORECASE)
+_PART = re.compile(
+    r"^(?P<title>.*[^\s,:(-])[,:]?\s+(?P<bracket>\()?(?P<word>part|pt\.?|volume|vol\.?)\s+"
+    r"(?P<number>[0-9]{1,3}|[IVX]{1,5})(?(bracket)\))$",
+    re.IGNORECASE,
+)
 
 _ORDINALS = frozenset(
     ("cs", "da", "de", "et", "fi", "hr", "hu", "is", "lv", "nb", "nn", "no", "pl", "sk", "sl", "tr")
@@ -279,25 +291,36 @@ def _address(track: Track, _: Heard) -> Found:
     WARNING,
     "title",
     source=PRACTICE,
-    why="Escapes of a web page are shown as they are.",
+    why="Escapes of a web page or a program are shown as they are.",
 )
 def _entity(track: Track, _: Heard) -> Found:
     yield from escapes_in(_prints(track))
 
 
 def escapes_in(texts: Iterator[tuple[str, str]]) -> Found:
-    """Yield what web pages left in texts: "&amp;", "&#x27;"."""
+    r"""Yield what web pages and programs left in texts: "&amp;", "<b>", "\u00e9"."""
     for path, text in texts:
+        plain = text
         if "&" in text and ENTITY.search(text):
-            plain = html.unescape(text)
-            if plain != text:
-                yield Finding(
-                    message="holds escapes of a web page",
-                    current=text,
-                    # "&amp;amp;" was escaped twice.
-                    suggested=html.unescape(plain).strip() or None,
-                    field=path,
-                )
+            # "&amp;amp;" was escaped twice.
+            plain = html.unescape(html.unescape(text))
+        if "<" in plain:
+            plain = _TAG.sub("", plain)
+        if "\\u" in plain:
+            plain = _CODE_POINT.sub(_code_point, plain)
+        if plain != text:
+            yield Finding(
+                message="holds escapes of a web page or a program",
+                current=text,
+                suggested=plain.strip() or None,
+                field=path,
+            )
+
+
+def _code_point(match: re.Match[str]) -> str:
+    char = chr(int(match[1], 16))
+    # Half a pair is no character, and a control character no gain.
+    return char if char.isprintable() else match[0]
 
 
 @TITLES.rule(
@@ -408,6 +431,30 @@ def _guest_spelling(track: Track, _: Heard) -> Found:
             current=track.title,
             suggested=f"{before}feat.{after}",
         )
+
+
+@TITLES.rule(
+    "TITLE_PART",
+    INFO,
+    "title",
+    source=APPLE,
+    why="Part and volume are abbreviated, behind a comma: Pt. 2, Vol. 1.",
+)
+def _part(track: Track, _: Heard) -> Found:
+    if track.language[:2].lower() not in ("", "en", "zx"):
+        return
+    for path, text in titles_of(track):
+        if (found := _PART.match(text)) is None:
+            continue
+        short = "Pt." if found["word"][0] in "Pp" else "Vol."
+        clean = f"{found['title']}, {short} {found['number'].upper()}"
+        if clean != text:
+            yield Finding(
+                message="a part or volume is abbreviated",
+                current=text,
+                suggested=clean,
+                field=path,
+            )
 
 
 RULES = TITLES.rules

@@ -55,7 +55,10 @@ _PLAIN_NAME = re.compile(rf"[A-Z][a-z']*[a-z](?: (?:[A-Z][a-z']*[a-z]|{_SMALL}))
 
 _TELLING_WORDS = frozenset(
     ("feat", "ft", "featuring", "unknown", "untitled", "null", "tba", "tbd", "no", "test", "audio")
-) | frozenset(("style", "originally", "performed", "famous", "popular", "tribute", "track"))
+) | {
+    *("style", "originally", "performed", "famous", "popular", "tribute", "track", "prod"),
+    *("produced", "nan", "undefined", "part", "pt", "volume", "vol"),
+}
 _TELLING_NAMES = (
     frozenset(
         ("feat", "ft", "featuring", "and", "vs", "unknown", "artist", "none", "tba", "various")

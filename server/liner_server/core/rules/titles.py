@@ -36,11 +36,12 @@ _LETTER_BEHIND = frozenset(("major", "minor", "flat", "sharp"))
 
 _NEEDLESS_WORDS = (
     r"(?:explicit|clean|dirty|uncensored)(?: (?:version|edit|lyrics))?"
-    r"|official(?: (?:music |lyric )?(?:video|audio|version))?|original mix|album version"
-    r"|lyrics? video|hd|hq|4k"
+    r"|official(?: (?:music |lyrics? )?(?:video|audio|version|visuali[sz]er))?|original mix"
+    r"|album version|(?:music |lyrics? )?video|lyrics|audio|visuali[sz]er|free (?:download|dl)"
+    r"|hd|hq|4k"
 )
 _NEEDLESS = re.compile(
-    rf"\s*[(\[](?:{_NEEDLESS_WORDS})[)\]]|\s+[-\u2013]\s+(?:{_NEEDLESS_WORDS})$", re.IGNORECASE
+    rf"\s*[(\[](?:{_NEEDLESS_WORDS})[)\]]|\s+[-\u2013|]\s+(?:{_NEEDLESS_WORDS})$", re.IGNORECASE
 )
 needless_version = re.compile(_NEEDLESS_WORDS, re.IGNORECASE).fullmatch
 """Whether a version says nothing but what the file is for."""
@@ -181,6 +182,18 @@ def _guests(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
         yield from guests.credits_of(found["guest"], track)
 
 
+def _producers(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
+    found = guests.producer_in_title(track.title)
+    if found is not None:
+        kept = " ".join((track.title[: found.start()] + " " + track.title[found.end() :]).split())
+        yield Finding(
+            message=f"{shown(found['guest'].strip())} belongs among the artists, as producer",
+            current=track.title,
+            suggested=(kept or None) if track.artists else None,
+        )
+        yield from guests.credits_of(found["guest"], track, role="producer")
+
+
 def _needless(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     flag: str | None = None
     for field, text in titles_of(track):
@@ -273,6 +286,14 @@ RULES = (
         source="Apple Music Style Guide",
         why="A guest inside the title is not credited and not paid.",
         check=_guests,
+    ),
+    Rule(
+        rule_id="TITLE_PRODUCER",
+        severity=WARNING,
+        field="title",
+        source="Apple Music Style Guide",
+        why="A producer inside the title has no credit, and shops take the words out.",
+        check=_producers,
     ),
     Rule(
         rule_id="TITLE_NEEDLESS_WORDS",
