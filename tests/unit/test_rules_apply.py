@@ -151,7 +151,7 @@ def test_a_warning_leaves_the_title_only_for_its_own_field(
 
 
 def test_a_machine_does_not_make_the_wrong_file_the_right_one() -> None:
-    """Another digest, or minutes more, say that the audio was mixed up: no statement is at fault."""
+    """Another digest, or minutes more, say that the audio was mixed up, not the statement."""
     for track in _TRACKS:
         for fault, rule_id, listening in heard_faults(track):
             if rule_id in ("AUDIO_DIGEST", "DURATION_AGAINST_AUDIO"):
