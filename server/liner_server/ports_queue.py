@@ -81,6 +81,7 @@ class JobQueue(Protocol):
             AlreadyExistsError: the request id came with other content (REQUEST_ID_REUSED), or
                 there is a message with this job id (JOB_ID_TAKEN).
             ResourceExhaustedError: there is no room.
+            InvalidRequestError: this backend cannot keep it, above all for so long (TOO_LATE).
 
         """
 
@@ -204,6 +205,8 @@ class JobQueue(Protocol):
         for 7 days. With `validate_only` nothing is changed and the answer says what would be.
 
         Raises:
+            AlreadyExistsError: the request id asked for another replay before (REQUEST_ID_REUSED).
+            InvalidRequestError: this backend cannot keep the last ones for so long (TOO_LATE).
             ResourceExhaustedError: there is no room.
 
         """

@@ -573,6 +573,44 @@ async def test_a_replay_is_done_once_under_one_request_id(queue):
     assert (await queue.get(job_id)).state == DEAD
 
 
+async def test_a_request_id_of_another_replay_is_refused(queue):
+    """Or the operator is told that those letters live which another command put back."""
+    first, other = await kill(queue, "a"), await kill(queue, "b")
+    await queue.replay(
+        queue_admin_pb2.ReplayDeadLettersRequest(message_ids=[first], request_id="r")
+    )
+
+    with pytest.raises(AlreadyExistsError) as error:
+        await queue.replay(
+            queue_admin_pb2.ReplayDeadLettersRequest(message_ids=[other], request_id="r")
+        )
+
+    assert error.value.reason == "REQUEST_ID_REUSED"
+    assert (await queue.get(other)).state == DEAD
+
+
+async def test_replays_at_once_under_one_request_id_get_one_answer(queue):
+    """A client that repeats itself without waiting hears the truth each time."""
+    job_id = await kill(queue)
+    request = queue_admin_pb2.ReplayDeadLettersRequest(all=True, request_id="r")
+
+    answers = await asyncio.gather(*(queue.replay(request) for _ in range(5)))
+
+    assert [list(answer.message_ids) for answer in answers] == [[job_id]] * 5
+
+
+async def test_letters_that_died_by_a_clock_that_was_ahead_are_chosen(queue, clock):
+    """After the clock was set back nobody may have to wait for it to get there again."""
+    ids = [await kill(queue, str(n)) for n in range(3)]
+    clock.advance(-3600)
+
+    replayed = await queue.replay(queue_admin_pb2.ReplayDeadLettersRequest(message_ids=[ids[0]]))
+    purged = await queue.purge(queue_admin_pb2.PurgeDeadLettersRequest(all=True))
+
+    assert list(replayed.message_ids) == [ids[0]]
+    assert list(purged.message_ids) == ids[1:]
+
+
 async def test_purge_deletes_for_good_what_it_chooses(queue):
     """And nothing else."""
     keep = await kill(queue, "keep")

@@ -12,8 +12,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from google.protobuf import json_format
 from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
-from liner_server.errors import FailedPreconditionError, LinerError, UnavailableError
+from liner_server.errors import (
+    FailedPreconditionError,
+    InvalidRequestError,
+    LinerError,
+    UnavailableError,
+)
 from liner_server.ports_queue import JobQueue, Lease
 from liner_server.queues import leasing, pubsub_file, pubsub_wire
 from liner_server.queues.pubsub import PubSubQueue
@@ -279,6 +285,46 @@ async def test_a_job_that_another_system_published_is_done(hosts: Hosts) -> None
     assert dict(lease.message.attributes) == {"who": "ingest"}
     await queue.ack(lease)
     assert await total(queue) == (0, 0)
+
+
+@pytest.mark.parametrize("number", ["1e16", "9" * 16, "nan", "-5", "x" * 1000])
+async def test_what_others_write_into_attributes_keeps_nobody_from_working(
+    hosts: Hosts, number: str
+) -> None:
+    """Times and counts that no message can carry would end every lease and every listing."""
+    queue = await hosts.open("a")
+    names = (pubsub_wire.PUBLISHED, pubsub_wire.ATTEMPTS, pubsub_wire.ROUND)
+    theirs = PubsubMessage(
+        data=job("theirs").SerializeToString(), attributes=dict.fromkeys(names, number)
+    )
+    async with gateway(hosts.emulator) as raw:
+        await raw.publish(hosts.names.topic_of(LOW), theirs)
+
+    lease = await one(queue)
+
+    listed = await queue.list_messages(queue_admin_pb2.ListMessagesRequest())
+    assert json_format.MessageToJson(listed)
+    assert lease.message.delivery_attempt > 0
+    await queue.ack(lease)
+    assert await total(queue) == (0, 0)
+
+
+async def test_what_pubsub_would_forget_before_its_time_is_refused(hosts: Hosts) -> None:
+    """It keeps nothing for longer than seven days, and an acknowledged job must not be lost."""
+    queue = await hosts.open("a")
+    for title in ("one", "two"):
+        await queue.publish(job(title))
+        await queue.dead_letter(await one(queue), cause=INVALID)
+    slowly = queue_admin_pb2.ReplayDeadLettersRequest(all=True, max_per_second=1e-6)
+
+    with pytest.raises(InvalidRequestError) as published:
+        await queue.publish(job("x"), not_before=datetime.now(UTC) + timedelta(days=6.1))
+    with pytest.raises(InvalidRequestError) as replayed:
+        await queue.replay(slowly)
+
+    reasons = [error.value.violations[0].reason for error in (published, replayed)]
+    assert reasons == ["TOO_LATE", "TOO_LATE"]
+    assert await total(queue) == (0, 2)
 
 
 async def test_copies_of_a_message_are_done_once(hosts: Hosts) -> None:

@@ -138,6 +138,21 @@ async def test_submitting_again_makes_no_second_job(idle: Stubs):
         (submission(options={"model": "none"}), {"options.model": "MODEL_UNKNOWN"}),
         (submission(options={"min_confidence": 2.0}), {"options.min_confidence": "NUMBER_RANGE"}),
         (submission(not_before={"seconds": -1}), {"not_before": "TIME_RANGE"}),
+        (
+            submission(not_before={"seconds": 253_402_300_799, "nanos": 999_999_999}),
+            {"not_before": "TIME_RANGE"},
+        ),
+        (submission(request_id="x\n"), {"request_id": "REQUEST_ID_FORMAT"}),
+        (
+            submission(options={"fields": {"paths": ["title"] * 101}}),
+            {"options.fields": "LIST_TOO_LONG"},
+        ),
+        (
+            enrichment_pb2.SubmitEnrichmentRequest(
+                track={"title": "x", "properties": {"duration": {"seconds": 10**18}}}
+            ),
+            {"track.properties.duration": "DURATION_RANGE"},
+        ),
     ],
 )
 async def test_work_that_cannot_succeed_never_enters(idle: Stubs, request_, violations):
@@ -289,6 +304,11 @@ LIST = queue_admin_pb2.ListMessagesRequest
         ("PurgeDeadLetters", PURGE(message_ids=[""]), {"message_ids": "REQUIRED"}),
         ("ReplayDeadLetters", REPLAY(all=True, max_per_second=-1), {
             "max_per_second": "NUMBER_RANGE"}),
+        ("ReplayDeadLetters", REPLAY(all=True, max_per_second=1e-300), {
+            "max_per_second": "NUMBER_RANGE"}),
+        ("ReplayDeadLetters", REPLAY(message_ids=["a"], edited_job={
+            "track": {"title": "x"}, "options": {"model": "none"}
+        }), {"edited_job.options.model": "MODEL_UNKNOWN"}),
         ("ReplayDeadLetters", REPLAY(
             message_ids=["a", "b"], edited_job={"track": {"title": "x"}}
         ), {"edited_job": "EDIT_NEEDS_ONE_ID"}),
@@ -298,7 +318,15 @@ LIST = queue_admin_pb2.ListMessagesRequest
         ("ListMessages", LIST(filter={"causes": [77]}), {"filter.causes": "ENUM_UNKNOWN"}),
         ("ListMessages", LIST(filter={"older_than": {"seconds": -5}}), {
             "filter.older_than": "DURATION_RANGE"}),
-        ("ListMessages", LIST(page_token="m-x"), {"page_token": "PAGE_TOKEN"}),  # noqa: S106
+        *(
+            ("ListMessages", LIST(page_token=token), {"page_token": "PAGE_TOKEN"})
+            for token in ("m-x", "m-1-1", "m-" + "9" * 26, "m-0x1p2000", "m-0x1p100")
+        ),
+        *(
+            ("ListDeadLetters", queue_admin_pb2.ListDeadLettersRequest(page_token=token), {
+                "page_token": "PAGE_TOKEN"})
+            for token in ("m-1", "d-0x1p2000-1", "d-1-0x1p200", "d-1-" + "9" * 26)
+        ),
         ("GetMessage", queue_admin_pb2.GetMessageRequest(), {"message_id": "REQUIRED"}),
         ("PauseQueue", queue_admin_pb2.PauseQueueRequest(reason="x" * 257), {
             "reason": "TEXT_TOO_LONG"}),
@@ -312,6 +340,21 @@ async def test_requests_that_say_nothing_sensible_are_refused(
         await getattr(idle.queue, name)(request_)
 
     assert failure.violations == violations
+
+
+async def test_an_edited_job_whose_audio_is_not_there_is_not_put_back(tmp_path: Path):
+    """It would only die again, and the operator would hear of it later or never."""
+    async with served(tmp_path) as (_, stubs):
+        job_id = await bury(stubs, tmp_path)
+        track = track_pb2.Track(audio=track_pb2.Audio(object_name="b.wav"))
+        async with fails(grpc.StatusCode.NOT_FOUND) as failure:
+            await stubs.queue.ReplayDeadLetters(
+                REPLAY(message_ids=[job_id], edited_job={"track": track})
+            )
+        state = await state_of(stubs, job_id)
+
+    assert failure.reason == "OBJECT_NOT_FOUND"
+    assert state == FAILED
 
 
 async def test_a_watch_that_would_be_too_busy_is_refused(idle: Stubs):

@@ -281,7 +281,7 @@ class EnrichOptions(_message.Message):
     @_builtins.property
     def fields(self) -> _field_mask_pb2.FieldMask:
         """Fields of Track wanted, as paths: "bpm", "key". Empty: all that can be found out.
-        An unknown path is INVALID_ARGUMENT.
+        An unknown path is INVALID_ARGUMENT. At most 100.
         """
 
     def __init__(

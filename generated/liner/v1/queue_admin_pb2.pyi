@@ -842,11 +842,11 @@ class ReplayDeadLettersRequest(_message.Message):
     all: _builtins.bool
     """Every dead letter."""
     max_per_second: _builtins.float
-    """At most this many a second. 0: as fast as it goes."""
+    """At most this many a second, 0.001 to 1,000,000. 0: as fast as it goes."""
     validate_only: _builtins.bool
     """Only say what would be done."""
     request_id: _builtins.str
-    """The same id replays once; at most 128 characters."""
+    """The same id replays once, and with another request is ALREADY_EXISTS; at most 128 characters."""
     @_builtins.property
     def message_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """These ones. Empty: those that the filter chooses."""
@@ -857,7 +857,9 @@ class ReplayDeadLettersRequest(_message.Message):
 
     @_builtins.property
     def edited_job(self) -> Global___EnrichmentJob:
-        """Replaces the job; allowed with exactly one message id."""
+        """Replaces the job; allowed with exactly one message id. Judged as a submission is: its model
+        must be configured, its audio be there.
+        """
 
     def __init__(
         self,

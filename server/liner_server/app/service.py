@@ -108,7 +108,13 @@ async def running(settings: Settings) -> AsyncIterator[App]:
             default_deadline=timedelta(seconds=settings.default_deadline_seconds),
             running=handlers,
         )
-        queue_admin = QueueAdminServicer(parts.queue)
+        submits = SubmitDesk(
+            queue=parts.queue,
+            results=parts.results,
+            objects=parts.objects,
+            models=lambda: enricher.models,
+        )
+        queue_admin = QueueAdminServicer(parts.queue, submits.judge)
         experiment_admin = ExperimentAdminServicer(
             parts.analytics.experiments, Replay(parts.results, enricher)
         )
@@ -122,12 +128,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
                 flags=parts.flags,
                 flags_problem=parts.flags_problem,
                 results=ResultsDesk(parts.results, parts.queue, parts.analytics.buffer),
-                submits=SubmitDesk(
-                    queue=parts.queue,
-                    results=parts.results,
-                    objects=parts.objects,
-                    models=lambda: enricher.models,
-                ),
+                submits=submits,
                 max_in_flight=settings.max_in_flight,
             ),
             storage=StorageServicer(parts.objects, parts.retention.run),

@@ -3,12 +3,17 @@
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 
-from google.protobuf.message import Message
 from liner.v1 import queue_admin_pb2
 
 from liner_server.core.enums import Priority
-from liner_server.errors import FailedPreconditionError, InvalidRequestError, NotFoundError
+from liner_server.errors import (
+    AlreadyExistsError,
+    FailedPreconditionError,
+    InvalidRequestError,
+    NotFoundError,
+)
 from liner_server.queues.rota import WEIGHTS
 from liner_server.queues.rows import (
     COLUMNS,
@@ -165,9 +170,10 @@ def _token(token: str, kind: str, parts: int) -> list[float]:
     found, *values = token.split("-")
     try:
         numbers = [float.fromhex(value) if "x" in value else int(value) for value in values]
-    except ValueError:
+    except (ValueError, OverflowError):
         numbers = []
-    if found != kind or len(numbers) != parts:
+    # Anybody may have made the token up: SQLite's whole numbers end at 2 ** 63.
+    if found != kind or len(numbers) != parts or not all(0 <= n < 2**63 for n in numbers):
         raise InvalidRequestError.of(
             "page_token", "is none that this listing gave out", "PAGE_TOKEN"
         )
@@ -198,7 +204,10 @@ class Choice:
 
     request: queue_admin_pb2.ReplayDeadLettersRequest | queue_admin_pb2.PurgeDeadLettersRequest
     times: Times
-    """When it was made: what dies later is not chosen."""
+    """When it was made."""
+    until: float | None = None
+    """When the last one had died as the first part was taken: what dies later is not chosen. Not
+    by the clock, which may have been set back since."""
     after: tuple[float, int] = (0.0, 0)
     count: int = 0
     done: bool = False
@@ -208,6 +217,8 @@ class Choice:
 
     def next_part(self, db: sqlite3.Connection) -> list[Row]:
         """Return row id, message id, body and time of death of the next ones."""
+        if self.until is None:
+            (self.until,) = db.execute("SELECT max(died) FROM messages WHERE state = 4").fetchone()
         condition, values = where(self.request.filter, self.times, dead=True)
         named = list(dict.fromkeys(self.request.message_ids))
         if named:
@@ -216,16 +227,25 @@ class Choice:
         return db.execute(
             f"SELECT id, message_id, body, died FROM messages WHERE {condition} "  # noqa: S608
             "AND (died, id) > (?, ?) AND died <= ? ORDER BY died, id LIMIT ?",
-            (*values, *self.after, self.times.wall, AT_ONCE),
+            (*values, *self.after, self.until, AT_ONCE),
         ).fetchall()
 
     def took(self, rows: Sequence[Row]) -> None:
         """Go on behind these."""
+        self.ids = self._ids_with(rows)
         self.count += len(rows)
-        self.ids += [row[1] for row in rows[: MOST_IDS_TOLD - len(self.ids)]]
         self.done = len(rows) < AT_ONCE
         if rows:
             self.after = (rows[-1][3], rows[-1][0])
+
+    def replayed(self, rows: Sequence[Row] = ()) -> queue_admin_pb2.ReplayDeadLettersResponse:
+        """Return what a replay is answered that took these too."""
+        return queue_admin_pb2.ReplayDeadLettersResponse(
+            replayed_count=self.count + len(rows), message_ids=self._ids_with(rows)
+        )
+
+    def _ids_with(self, rows: Sequence[Row]) -> list[str]:
+        return self.ids + [row[1] for row in rows[: MOST_IDS_TOLD - len(self.ids)]]
 
 
 def look(db: sqlite3.Connection, choice: Choice) -> None:
@@ -260,6 +280,9 @@ def replay(db: sqlite3.Connection, choice: Choice, times: Times) -> list[Row]:
         )
         if request.HasField("edited_job"):
             _edit(db, row, body, request.edited_job)
+    if request.request_id and len(rows) < AT_ONCE:
+        # With the last ones, so that no crash in between lets them be replayed once more.
+        answer(db, request, choice.replayed(rows), times)
     return rows
 
 
@@ -282,18 +305,43 @@ def _edit(
     )
 
 
-def answered(db: sqlite3.Connection, request_id: str) -> bytes | None:
-    """Return what a replay's request id was answered before."""
-    row = db.execute("SELECT answer FROM replays WHERE request_id = ?", (request_id,)).fetchone()
-    return row[0] if row else None
+def answered(
+    db: sqlite3.Connection, request: queue_admin_pb2.ReplayDeadLettersRequest
+) -> queue_admin_pb2.ReplayDeadLettersResponse | None:
+    """Return what a replay's request id was answered before, if it came before.
+
+    Raises:
+        AlreadyExistsError: it asked for something else then.
+
+    """
+    row = db.execute(
+        "SELECT asked, answer FROM replayed WHERE request_id = ?", (request.request_id,)
+    ).fetchone()
+    if row is None:
+        return None
+    if row[0] != _asked(request):
+        raise AlreadyExistsError(
+            f"request id {request.request_id} asked for another replay before",
+            reason="REQUEST_ID_REUSED",
+        )
+    return queue_admin_pb2.ReplayDeadLettersResponse.FromString(row[1])
 
 
-def answer(db: sqlite3.Connection, request_id: str, response: Message, times: Times) -> None:
+def answer(
+    db: sqlite3.Connection,
+    request: queue_admin_pb2.ReplayDeadLettersRequest,
+    response: queue_admin_pb2.ReplayDeadLettersResponse,
+    times: Times,
+) -> None:
     """Remember a replay's answer."""
     db.execute(
-        "INSERT OR IGNORE INTO replays VALUES (?, ?, ?)",
-        (request_id, response.SerializeToString(), times.wall),
+        "INSERT OR IGNORE INTO replayed VALUES (?, ?, ?, ?)",
+        (request.request_id, _asked(request), response.SerializeToString(), times.wall),
     )
+
+
+def _asked(request: queue_admin_pb2.ReplayDeadLettersRequest) -> bytes:
+    return blake2b(request.SerializeToString(deterministic=True), digest_size=16).digest()
 
 
 def pause(db: sqlite3.Connection, by: str, reason: str) -> None:
@@ -329,4 +377,4 @@ def forget(db: sqlite3.Connection, times: Times, keep: float, *, drop_dead: bool
         "WHERE m.message_id = r.message_id) LIMIT ?)",
         (before, AT_ONCE),
     )
-    db.execute("DELETE FROM replays WHERE at <= ?", (before,))
+    db.execute("DELETE FROM replayed WHERE at <= ?", (before,))

@@ -58,6 +58,9 @@ from liner_server.sqlite_file import SqliteFile
 _log = structlog.get_logger()
 
 _LOOK_FOR_PAUSE = 3.0
+_LONGEST_WAIT = (pubsub_wire.LONGEST_RETENTION - timedelta(days=1)).total_seconds()
+"""What is put off for longer may be gone before anybody has had a day to do it."""
+
 _LEAVE_SECONDS = 3.0
 """What does not answer at the end must not keep the process beyond its grace period."""
 
@@ -188,6 +191,10 @@ class PubSubQueue(SqliteQueue):
         """
         pubsub_wire.check_attributes(attributes)
         times = self._times()
+        if not_before is not None and not_before.timestamp() - times.wall > _LONGEST_WAIT:
+            raise InvalidRequestError.of(
+                "not_before", "is more than 6 days ahead: Pub/Sub forgets after 7", "TOO_LATE"
+            )
         fresh = leasing.letter_of(job, attributes, not_before, times)
         if len(fresh.body) > pubsub_wire.MOST_BYTES:
             raise InvalidRequestError.of("job", "is more than 9 MiB", "JOB_TOO_LARGE")
@@ -279,6 +286,17 @@ class PubSubQueue(SqliteQueue):
         self, request: queue_admin_pb2.ReplayDeadLettersRequest
     ) -> queue_admin_pb2.ReplayDeadLettersResponse:
         """Put dead letters back; see the port. They are sent from the outbox."""
+        if request.max_per_second > 0:
+            tried = queue_admin_pb2.ReplayDeadLettersRequest()
+            tried.CopyFrom(request)
+            tried.validate_only = True
+            count = (await super().replay(tried)).replayed_count
+            if count / request.max_per_second > _LONGEST_WAIT:
+                raise InvalidRequestError.of(
+                    "max_per_second",
+                    f"puts the last of {count} off by more than 6 days: Pub/Sub forgets after 7",
+                    "TOO_LATE",
+                )
         response = await super().replay(request)
         self._outbox.ask()
         return response

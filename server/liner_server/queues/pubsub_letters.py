@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
 from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 
 from liner_server.core.enums import Cause
@@ -148,7 +149,7 @@ def take_in(
     if pubsub_file.is_finished(db, letter.message_id, number):
         return False
     job = letter.job
-    died = letter.dead_letter_time.ToMicroseconds() / 1e6
+    died = _seconds(letter.dead_letter_time, times)
     last = letter.attempts[-1].error if letter.attempts else None
     db.execute(
         "INSERT INTO messages(message_id, priority, tenant, state, due, published, delivery, "
@@ -161,7 +162,7 @@ def take_in(
             letter.priority if letter.priority in WORDS else 2,
             job.tenant,
             died,
-            letter.publish_time.ToMicroseconds() / 1e6,
+            _seconds(letter.publish_time, times),
             letter.delivery_attempt,
             job.track.track_id,
             job.request_id,
@@ -181,8 +182,8 @@ def take_in(
             db,
             row,
             attempt.number,
-            attempt.start_time.ToMicroseconds() / 1e6,
-            ended=attempt.end_time.ToMicroseconds() / 1e6 if attempt.HasField("end_time") else None,
+            _seconds(attempt.start_time, times),
+            ended=_seconds(attempt.end_time, times) if attempt.HasField("end_time") else None,
             error=attempt.error if attempt.HasField("error") else None,
             model=attempt.model,
         )
@@ -192,6 +193,11 @@ def take_in(
     )
     pubsub_file.set_finished(db, letter.message_id, number, times)
     return True
+
+
+def _seconds(time: Timestamp, times: Times) -> float:
+    """Return a time that has passed; the clock of whoever stated it may be wrong."""
+    return min(max(0.0, time.ToMicroseconds() / 1e6), times.wall)
 
 
 def give_up(db: sqlite3.Connection, found: Arrival, times: Times, me: str) -> bool:

@@ -48,6 +48,11 @@ _OURS = ("liner-queue-", "googclient_", "CloudPubSubDeadLetter")
 _MOST_ATTRIBUTES = 90
 _MOST_KEY_BYTES = 256
 _MOST_VALUE_BYTES = 1024
+_LATEST = 253_402_300_799.0 - 1
+"""The end of year 9999: later times cannot be told."""
+
+_MOST_DELIVERED = 1_000_000
+"""Deliveries that anybody may say a message has had: what is added must stay countable."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,7 +208,7 @@ def arrival_of(message: Any, subscription: str, delivery_attempt: int, not_after
     ours = message.attributes
     job = job_of(message.data)
     stamped = min(message.publish_time.ToMicroseconds() / 1e6 or not_after, not_after)
-    published = _number(ours.get(PUBLISHED), stamped)
+    published = min(_number(ours.get(PUBLISHED), stamped), not_after)
     message_id = ours.get(ID) or (job.job_id if job is not None else "")
     body = message.data
     if not message_id:
@@ -220,9 +225,10 @@ def arrival_of(message: Any, subscription: str, delivery_attempt: int, not_after
         tenant=job.tenant if job is not None else "",
         track_id=job.track.track_id if job is not None else "",
         request_id=job.request_id if job is not None else "",
-        due=max(published, _number(ours.get(DUE), published)),
+        due=max(published, min(_number(ours.get(DUE), published), _LATEST)),
         published=published,
-        delivered=int(_number(ours.get(ATTEMPTS), 0)) + max(0, delivery_attempt - 1),
+        delivered=min(int(_number(ours.get(ATTEMPTS), 0)), _MOST_DELIVERED)
+        + max(0, delivery_attempt - 1),
         attributes=json.dumps(given) if given else "",
         body=body,
     )

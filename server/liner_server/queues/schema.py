@@ -4,7 +4,7 @@
     attempts   those that failed or lost their worker
     counts     rows of `messages` by priority and state, kept by triggers: counting is free
     requests   which job a tenant's request id made, so that it makes no other
-    replays    what was answered to a replay's request id
+    replayed   what a replay's request id asked for, and what was answered
     control    whether the queue is paused, by whom and why
 
 `state` is `MessageState`. READY rows are due; DELAYED ones become READY when their time has come,
@@ -53,8 +53,9 @@ CREATE TABLE IF NOT EXISTS requests(
   tenant TEXT NOT NULL, request_id TEXT NOT NULL, digest BLOB NOT NULL, message_id TEXT NOT NULL,
   at REAL NOT NULL, PRIMARY KEY(tenant, request_id)) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS requests_at ON requests(at);
-CREATE TABLE IF NOT EXISTS replays(
-  request_id TEXT PRIMARY KEY, answer BLOB NOT NULL, at REAL NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS replayed(
+  request_id TEXT PRIMARY KEY, asked BLOB NOT NULL, answer BLOB NOT NULL, at REAL NOT NULL
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS control(
   one INT PRIMARY KEY CHECK (one = 1), paused INT NOT NULL, paused_by TEXT NOT NULL,
   pause_reason TEXT NOT NULL);

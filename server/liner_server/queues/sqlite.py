@@ -14,7 +14,7 @@ import secrets
 import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -71,6 +71,7 @@ class SqliteQueue:
         self._boot = secrets.token_hex(6)
         self._serial = 0
         self._sleepers: set[asyncio.Future[None]] = set()
+        self._replaying = asyncio.Lock()
         self._even_since = 0.0
         self._offset = 0.0
         self._next_forget = 0.0
@@ -213,24 +214,17 @@ class SqliteQueue:
         choice = admin.Choice(request=request, times=self._times())
         if request.validate_only:
             await self._count(choice)
-        else:
+            return choice.replayed()
+        # Of two with one request id the second gets the first one's answer.
+        async with self._replaying if request.request_id else nullcontext():
             if request.request_id:
-                known = await self._file.read(
-                    partial(admin.answered, request_id=request.request_id)
-                )
+                known = await self._file.read(partial(admin.answered, request=request))
                 if known is not None:
-                    return queue_admin_pb2.ReplayDeadLettersResponse.FromString(known)
+                    return known
             while not choice.done:
                 choice.took(await self._file.write(lambda db: self._put_back(db, choice)))
                 self._stir()
-        response = queue_admin_pb2.ReplayDeadLettersResponse(
-            replayed_count=choice.count, message_ids=choice.ids
-        )
-        if request.request_id and not request.validate_only:
-            await self._file.write(
-                lambda db: admin.answer(db, request.request_id, response, self._times())
-            )
-        return response
+        return choice.replayed()
 
     def _put_back(self, db: sqlite3.Connection, choice: admin.Choice) -> list[Row]:
         return admin.replay(db, choice, self._times())

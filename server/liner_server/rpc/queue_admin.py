@@ -7,13 +7,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 import structlog
 from liner.v1 import queue_admin_pb2, queue_admin_pb2_grpc
 
-from liner_server.context import current
+from liner_server.context import Principal, current
 from liner_server.errors import UnavailableError
 from liner_server.ports_queue import JobQueue
 from liner_server.rpc import queue_checks, requests
@@ -24,11 +24,22 @@ _INTERVAL = 2.0
 _Context = grpc.aio.ServicerContext[Any, Any]
 
 
+class Judge(Protocol):
+    """Who knows what jobs may name."""
+
+    async def __call__(
+        self, job: queue_admin_pb2.EnrichmentJob, principal: Principal, *, path: str
+    ) -> None:
+        """Pass if what the job names is there, and this principal's to use."""
+
+
 class QueueAdminServicer(queue_admin_pb2_grpc.QueueAdminServicer):
     """Answers QueueAdmin from one `JobQueue`."""
 
-    def __init__(self, queue: JobQueue) -> None:
+    def __init__(self, queue: JobQueue, judge: Judge) -> None:
+        """Take `judge`, which raises what is wrong with an edited job that breaks no rule."""
         self._queue = queue
+        self._judge = judge
         self._draining = asyncio.Event()
 
     def drain(self) -> None:
@@ -111,6 +122,9 @@ class QueueAdminServicer(queue_admin_pb2_grpc.QueueAdminServicer):
     ) -> queue_admin_pb2.ReplayDeadLettersResponse:
         """Put dead letters back."""
         requests.check(queue_checks.replay_violations(request))
+        if request.HasField("edited_job"):
+            # Or it would only die again, of a slip of the pen.
+            await self._judge(request.edited_job, current.get().principal, path="edited_job.")
         response = await self._queue.replay(request)
         if not request.validate_only:
             _changed(

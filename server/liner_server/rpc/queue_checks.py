@@ -14,8 +14,10 @@ MAX_ID_BYTES = 256
 MAX_REASON_BYTES = 256
 MAX_FILTER_TEXT_BYTES = 1024
 LEAST_INTERVAL = 0.5
+LEAST_RATE = 0.001
+"""Slower ones put letters off beyond any time that can be told."""
+
 _LATEST_SECONDS = 253_402_300_799
-_LONGEST_SECONDS = 315_576_000_000
 
 Violations = Iterator[track_pb2.FieldViolation]
 
@@ -25,7 +27,7 @@ def submit_violations(request: enrichment_pb2.SubmitEnrichmentRequest) -> Violat
     yield from _work_violations(request, "")
     yield from requests.request_id_violations(request.request_id)
     at: Timestamp = request.not_before
-    if not 0 <= at.seconds <= _LATEST_SECONDS or not 0 <= at.nanos < 1_000_000_000:
+    if not 0 <= at.seconds < _LATEST_SECONDS or not 0 <= at.nanos < 1_000_000_000:
         yield violation("not_before", "is not a time from 1970 to 9999", "TIME_RANGE")
 
 
@@ -73,7 +75,7 @@ def filter_violations(chosen: queue_admin_pb2.MessageFilter) -> Violations:
         elif not set(values) <= set(allowed):
             yield violation(f"filter.{name}", "no such value", "ENUM_UNKNOWN")
     for name, age in (("older_than", chosen.older_than), ("newer_than", chosen.newer_than)):
-        if not _is_duration(age):
+        if not requests.is_duration(age):
             yield violation(f"filter.{name}", "must not be negative", "DURATION_RANGE")
     for name, text in (
         ("track_id", chosen.track_id),
@@ -96,7 +98,7 @@ def id_violations(message_id: str) -> Violations:
 def interval_violations(interval: Duration) -> Violations:
     """Yield what is wrong with the interval of a watch; an unset one is 0."""
     seconds = interval.seconds + interval.nanos / 1e9
-    if not _is_duration(interval) or 0 < seconds < LEAST_INTERVAL:
+    if not requests.is_duration(interval) or 0 < seconds < LEAST_INTERVAL:
         yield violation("interval", f"at least {LEAST_INTERVAL} s", "DURATION_RANGE")
 
 
@@ -137,14 +139,12 @@ def choice_violations(
 def replay_violations(request: queue_admin_pb2.ReplayDeadLettersRequest) -> Violations:
     """Yield what is wrong with a request to replay."""
     yield from choice_violations(request)
-    if not 0 <= request.max_per_second <= 1_000_000:
+    if request.max_per_second != 0 and not LEAST_RATE <= request.max_per_second <= 1_000_000:
         # NaN is not in the range either.
-        yield violation("max_per_second", "a number from 0 to 1,000,000", "NUMBER_RANGE")
+        yield violation(
+            "max_per_second", f"0, or a number from {LEAST_RATE} to 1,000,000", "NUMBER_RANGE"
+        )
     if request.HasField("edited_job"):
         if len(request.message_ids) != 1:
             yield violation("edited_job", "goes with exactly one message id", "EDIT_NEEDS_ONE_ID")
         yield from _work_violations(request.edited_job, "edited_job.")
-
-
-def _is_duration(value: Duration) -> bool:
-    return 0 <= value.seconds <= _LONGEST_SECONDS and 0 <= value.nanos < 1_000_000_000

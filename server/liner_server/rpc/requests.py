@@ -5,6 +5,7 @@ import re
 from collections.abc import Collection, Iterator
 
 from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 
@@ -20,8 +21,9 @@ _LONGER_TEXT = {"lyrics": 65_536, "object_name": 4096}
 """Object names are judged where objects are named; here only absurd ones stop."""
 
 _TAG_NAME_BYTES = 128
-_BATCH_ID = re.compile(r"^[A-Za-z0-9._-]{0,128}$")
-_REQUEST_ID = re.compile(r"^[\x20-\x7e]{0,128}$")
+_LONGEST_SECONDS = 315_576_000_000
+_BATCH_ID = re.compile(r"[A-Za-z0-9._-]{0,128}")
+_REQUEST_ID = re.compile(r"[\x20-\x7e]{0,128}")
 _PARENTS = {path.rpartition(".")[0] for path in FIELDS} - {""}
 
 Violations = Iterator[track_pb2.FieldViolation]
@@ -55,7 +57,7 @@ def validate_violations(request: enrichment_pb2.ValidateMetadataRequest) -> Viol
 
 def config_violations(config: enrichment_pb2.BatchConfig) -> Violations:
     """Yield what is wrong with a batch's config."""
-    if not _BATCH_ID.match(config.batch_id):
+    if not _BATCH_ID.fullmatch(config.batch_id):
         yield violation(
             "config.batch_id", "at most 128 of A-Z a-z 0-9 - _ . characters", "BATCH_ID_FORMAT"
         )
@@ -124,6 +126,8 @@ def options_violations(options: enrichment_pb2.EnrichOptions, path: str = "optio
         yield violation(f"{path}.min_confidence", "a number from 0 to 1", "NUMBER_RANGE")
     if options.overwrite_policy not in enrichment_pb2.OverwritePolicy.values():
         yield violation(f"{path}.overwrite_policy", "no such policy", "ENUM_UNKNOWN")
+    if len(options.fields.paths) > MAX_LIST:
+        yield violation(f"{path}.fields", f"at most {MAX_LIST} paths", "LIST_TOO_LONG")
     for asked in list(options.fields.paths)[:MAX_LIST]:
         if asked not in FIELDS and asked not in _PARENTS:
             yield violation(
@@ -150,8 +154,10 @@ def _value_violations(descriptor: FieldDescriptor, value: object, path: str) -> 
     if isinstance(value, Message):
         if value.DESCRIPTOR.full_name.startswith("liner."):
             yield from _message_violations(value, path)
-        elif value.seconds < 0:  # type: ignore[attr-defined]
-            yield violation(path, "must not be negative", "DURATION_RANGE")
+        elif not is_duration(value):  # type: ignore[arg-type]
+            yield violation(
+                path, "must not be negative, nor longer than 10,000 years", "DURATION_RANGE"
+            )
     elif isinstance(value, str):
         limit = _LONGER_TEXT.get(descriptor.name, MAX_TEXT_BYTES)
         size = len(value.encode())
@@ -182,8 +188,13 @@ def _map_violations(pairs: dict[str, str], path: str) -> Violations:
 
 def request_id_violations(value: str) -> Violations:
     """Yield what is wrong with an id that names a request."""
-    if not _REQUEST_ID.match(value):
+    if not _REQUEST_ID.fullmatch(value):
         yield violation("request_id", "at most 128 printable characters", "REQUEST_ID_FORMAT")
+
+
+def is_duration(value: Duration) -> bool:
+    """Whether this is a length of time: others cannot be counted with, nor shown as JSON."""
+    return 0 <= value.seconds <= _LONGEST_SECONDS and 0 <= value.nanos < 1_000_000_000
 
 
 def violation(field: str, description: str, reason: str) -> track_pb2.FieldViolation:

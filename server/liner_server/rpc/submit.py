@@ -7,7 +7,7 @@ import structlog
 from liner.v1 import enrichment_pb2, queue_admin_pb2
 
 from liner_server import tracing
-from liner_server.context import RequestContext
+from liner_server.context import Principal, RequestContext
 from liner_server.errors import InvalidRequestError, LinerError
 from liner_server.failpoints import Point, reach
 from liner_server.ports import ObjectStore, ResultStore
@@ -56,13 +56,7 @@ class SubmitDesk:
         )
         # What the metadata said of this call must hold when the job is worked on.
         job.options.model = request.options.model or context.model
-        if job.options.model and job.options.model not in self._models():
-            raise InvalidRequestError.of(
-                "options.model", f"{job.options.model!r} is not configured", "MODEL_UNKNOWN"
-            )
-        if job.track.HasField("audio"):
-            context.principal.check_object(job.track.audio.object_name)
-            await self._objects.stat(job.track.audio.object_name)
+        await self.judge(job, context.principal)
         not_before = (
             request.not_before.ToDatetime(tzinfo=UTC) if request.HasField("not_before") else None
         )
@@ -72,6 +66,27 @@ class SubmitDesk:
         reach(Point.AFTER_PUBLISH)
         await self._note(job_id, request.request_id)
         return enrichment_pb2.SubmitEnrichmentResponse(job_id=job_id)
+
+    async def judge(
+        self, job: queue_admin_pb2.EnrichmentJob, principal: Principal, *, path: str = ""
+    ) -> None:
+        """Pass if what the job names is there, and this principal's to use.
+
+        `path` is where the request has the job.
+
+        Raises:
+            InvalidRequestError: its model is not configured.
+            NotFoundError: there is no such audio object.
+            PermissionDeniedError: the object is another's.
+
+        """
+        if job.options.model and job.options.model not in self._models():
+            raise InvalidRequestError.of(
+                f"{path}options.model", f"{job.options.model!r} is not configured", "MODEL_UNKNOWN"
+            )
+        if job.track.HasField("audio"):
+            principal.check_object(job.track.audio.object_name)
+            await self._objects.stat(job.track.audio.object_name)
 
     async def _note(self, job_id: str, request_id: str) -> None:
         """Let the job be asked for; it is safe on the queue, whatever happens here."""
