@@ -309,6 +309,131 @@ async def test_what_others_write_into_attributes_keeps_nobody_from_working(
     assert await total(queue) == (0, 0)
 
 
+@pytest.mark.parametrize("job_id", ["a" * 5000, "two\nlines"])
+async def test_ids_that_others_chose_are_of_a_kind_that_every_store_takes(
+    hosts: Hosts, tmp_path: Path, job_id: str
+) -> None:
+    """A job whose result cannot be stored under its id would come again for ever."""
+    queue = await hosts.open("a")
+    theirs = job("theirs")
+    theirs.job_id = job_id
+    async with gateway(hosts.emulator) as raw:
+        await raw.publish(hosts.names.topic_of(LOW), PubsubMessage(data=theirs.SerializeToString()))
+
+    message = (await one(queue)).message
+
+    assert message.message_id.isprintable()
+    assert message.job.job_id == message.message_id
+    async with SqliteResultStore(tmp_path / "results") as results:
+        await results.put(enrichment_pb2.Enrichment(enrichment_id=message.message_id, state=DONE))
+
+
+async def test_a_job_that_json_cannot_tell_is_undecodable_and_hides_no_others(
+    hosts: Hosts,
+) -> None:
+    """Grpcurl would show nothing of a page with one such job on it."""
+    queue = await hosts.open("a")
+    bad = [job("long"), job("path")]
+    bad[0].track.properties.duration.seconds = 10**18
+    bad[1].options.fields.paths.append("NoSuchField")
+    async with gateway(hosts.emulator) as raw:
+        for theirs in bad:
+            await raw.publish(
+                hosts.names.topic_of(LOW), PubsubMessage(data=theirs.SerializeToString())
+            )
+
+    leases = [await one(queue), await one(queue)]
+
+    listed = await queue.list_messages(queue_admin_pb2.ListMessagesRequest())
+    assert json_format.MessageToJson(listed)
+    assert not any(lease.message.HasField("job") for lease in leases)
+
+
+async def test_messages_larger_than_grpcs_usual_limit_come_in(hosts: Hosts) -> None:
+    """A hundred jobs with lyrics in one answer are more than 4 MiB; nothing would come any more."""
+    queue = await hosts.open("a")
+    for _ in range(80):
+        long = job("long")
+        long.track.lyrics = "x" * 65_536
+        await queue.publish(long)
+
+    found = []
+    while len(found) < 80:
+        leases = await queue.lease(limit=100, duration=MINUTE, wait=WAIT)
+        assert leases
+        found += leases
+
+
+async def test_a_job_too_large_to_be_listed_is_undecodable(hosts: Hosts) -> None:
+    """Its page would be larger than any client takes, and all behind it out of reach."""
+    queue = await hosts.open("a")
+    large = job("large")
+    large.track.lyrics = "x" * (9 << 20)
+    async with gateway(hosts.emulator) as raw:
+        await raw.publish(hosts.names.topic_of(LOW), PubsubMessage(data=large.SerializeToString()))
+
+    lease = await one(queue)
+
+    assert not lease.message.HasField("job")
+    assert lease.message.ByteSize() < 1000
+    # Its letter fits into a message of Pub/Sub, which its bytes in base64 would not.
+    await queue.dead_letter(lease, cause=queue_admin_pb2.DEAD_LETTER_CAUSE_UNDECODABLE)
+    await eventually(lambda: len(queue._copies) == 0)
+
+
+async def test_nonsense_among_letters_and_results_keeps_out_nothing(
+    hosts: Hosts, tmp_path: Path
+) -> None:
+    """Whoever may publish there writes what they like; what comes behind it is still taken in."""
+    results = await hosts.stack.enter_async_context(SqliteResultStore(tmp_path / "results"))
+    server = await hosts.open("a", results=results)
+    worker = await hosts.open("b")
+    nameless = enrichment_pb2.Enrichment(state=DONE).SerializeToString()
+
+    # Twice: what ends the taking in may still take in what comes with it.
+    for _ in range(2):
+        async with gateway(hosts.emulator) as raw:
+            for number in ("\u00b2", "9" * 400, "nan", "", "5"):
+                marks = {pubsub_wire.ID: "zz", pubsub_wire.ROUND: number}
+                await raw.publish(
+                    hosts.names.results_topic, PubsubMessage(data=nameless, attributes=marks)
+                )
+                await raw.publish(
+                    hosts.names.dead_topic,
+                    PubsubMessage(data=b"?", attributes={**marks, pubsub_wire.LETTER: "?"}),
+                )
+        done, bad = await server.publish(job("done")), await server.publish(job("bad"))
+        by_id = {
+            lease.message.message_id: lease for lease in [await one(worker), await one(worker)]
+        }
+        await worker.announce(enrichment_pb2.Enrichment(enrichment_id=done, state=DONE))
+        await worker.ack(by_id[done])
+        await worker.dead_letter(by_id[bad], cause=INVALID, error=FAILED)
+
+        async def is_known(done: str = done, bad: str = bad) -> bool:
+            with suppress(LinerError):
+                died = (await server.get(bad)).state == DEAD
+                return died and (await results.get(done)).state == DONE
+            return False
+
+        await eventually(is_known, within=20)
+
+
+async def test_a_result_that_cannot_be_announced_is_not_finished(hosts: Hosts) -> None:
+    """The host that serves would never learn of it, and its caller would wait for ever."""
+    worker = await hosts.open("a")
+    enrichment = enrichment_pb2.Enrichment(enrichment_id="x", state=DONE)
+    async with gateway(hosts.emulator) as raw:
+        await raw.publisher.delete_topic(request={"topic": hosts.names.results_topic})
+
+        with pytest.raises(FailedPreconditionError) as error:
+            await worker.announce(enrichment)
+
+        await raw.publisher.create_topic(request={"name": hosts.names.results_topic})
+    assert error.value.reason == "PUBSUB_MISSING"
+    await worker.announce(enrichment)
+
+
 async def test_what_pubsub_would_forget_before_its_time_is_refused(hosts: Hosts) -> None:
     """It keeps nothing for longer than seven days, and an acknowledged job must not be lost."""
     queue = await hosts.open("a")

@@ -191,7 +191,9 @@ class QueueMessage(_message.Message):
     """Times it was delivered, counted when leased."""
     @_builtins.property
     def job(self) -> Global___EnrichmentJob:
-        """The job. Unset when its bytes could not be read."""
+        """The job. Unset when its bytes could not be read, are more than 3 MiB, or hold what JSON cannot
+        tell.
+        """
 
     @_builtins.property
     def publish_time(self) -> _timestamp_pb2.Timestamp:

@@ -27,6 +27,7 @@ from liner_server.errors import (
     InvalidRequestError,
     LinerError,
     NotFoundError,
+    ResourceExhaustedError,
 )
 from liner_server.failpoints import Point, reach
 from liner_server.ports import ResultStore
@@ -111,8 +112,10 @@ class Consumer:
     async def drain(self, grace: timedelta) -> None:
         """Lease nothing more, give what is worked on `grace` to end, and release the rest.
 
-        What is released counts no attempt. Returns within the grace and two pulls' time.
+        What is released counts no attempt. Returns within the grace, or two pulls' time, and a
+        second.
         """
+        end = asyncio.get_running_loop().time() + grace.total_seconds()
         self._stopping.set()
         self._freed.set()
         with suppress(TimeoutError):
@@ -123,7 +126,8 @@ class Consumer:
         if not tasks:
             return
         heartbeat = asyncio.create_task(self._beat())
-        _, late = await asyncio.wait(tasks, timeout=grace.total_seconds())
+        left = end - asyncio.get_running_loop().time()
+        _, late = await asyncio.wait(tasks, timeout=max(0.0, left))
         for task in late:
             task.cancel()
         if late:
@@ -182,8 +186,9 @@ class Consumer:
             # Another worker has it, or it has just ended.
             work.lost = True
             work.task.cancel()
-        except LinerError as error:
-            _log.warning("lease not extended", job=_name(work), reason=error.reason)
+        except Exception as error:
+            # Whatever it is, the other leases must be kept.
+            _log.warning("lease not extended", job=_name(work), error=str(error))
 
     async def _put_off(self, work: _Work) -> None:
         await self._give_back(work, self._policy.suspect_delay)
@@ -254,7 +259,15 @@ class Consumer:
         )
         enrichment.answer.processing.enrichment_id = message.message_id
         reach(Point.BEFORE_STORE)
-        await self._results.put(enrichment)
+        try:
+            await self._results.put(enrichment)
+        except ResourceExhaustedError as error:
+            if error.retryable:
+                raise
+            # It is too large, and would be the next time: the models would be asked for ever.
+            return await self._bury(
+                work, queue_admin_pb2.DEAD_LETTER_CAUSE_INVALID, error.to_item_error()
+            )
         reach(Point.AFTER_STORE)
         await self._finish(work, enrichment)
         return "done"

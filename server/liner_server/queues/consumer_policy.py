@@ -14,6 +14,7 @@ from liner_server.errors import (
     InvalidRequestError,
     LinerError,
     NotFoundError,
+    PermissionDeniedError,
 )
 
 
@@ -75,7 +76,7 @@ def hopeless(error: LinerError | None) -> Cause | None:
     match error:
         case InvalidAudioError():
             return queue_admin_pb2.DEAD_LETTER_CAUSE_BAD_AUDIO
-        case InvalidRequestError():
+        case InvalidRequestError() | PermissionDeniedError():
             return queue_admin_pb2.DEAD_LETTER_CAUSE_INVALID
         case NotFoundError():
             return queue_admin_pb2.DEAD_LETTER_CAUSE_MISSING_OBJECT

@@ -61,7 +61,7 @@ _LOOK_FOR_PAUSE = 3.0
 _LONGEST_WAIT = (pubsub_wire.LONGEST_RETENTION - timedelta(days=1)).total_seconds()
 """What is put off for longer may be gone before anybody has had a day to do it."""
 
-_LEAVE_SECONDS = 3.0
+_LEAVE_SECONDS = 1.0
 """What does not answer at the end must not keep the process beyond its grace period."""
 
 
@@ -314,21 +314,24 @@ class PubSubQueue(SqliteQueue):
             return await super().resume()
 
     async def announce(self, enrichment: enrichment_pb2.Enrichment) -> None:
-        """Publish a finished job's result on the topic of results, if Pub/Sub can be reached.
+        """Publish a finished job's result on the topic of results.
 
-        The result is stored by then, so nothing depends on it; the job may still be leased.
+        The host that serves knows of it by that alone, so the job is not finished before. One
+        that Pub/Sub does not take, for its size, is left out.
+
+        Raises:
+            LinerError: Pub/Sub cannot be reached, or the topic is gone.
+
         """
+        number = await self._file.read(
+            lambda db: pubsub_file.round_of(db, enrichment.enrichment_id)
+        )
         try:
-            number = await self._file.read(
-                lambda db: pubsub_file.round_of(db, enrichment.enrichment_id)
-            )
             await self._gateway.publish(
                 self._names.results_topic, pubsub_wire.result_of(enrichment, number=number)
             )
-        except LinerError as error:
-            _log.warning(
-                "result is not announced", job=enrichment.enrichment_id, error=error.message
-            )
+        except InvalidRequestError as error:
+            _log.error("result is not announced", job=enrichment.enrichment_id, error=error.message)
 
     async def _follow_pause(self) -> None:
         """Pause and resume as other hosts say."""

@@ -8,7 +8,7 @@ One process of a project does so; two would each have a part.
 import asyncio
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -19,7 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from liner.v1 import enrichment_pb2, queue_admin_pb2, track_pb2
 
 from liner_server.core.enums import Cause
-from liner_server.errors import ConflictError, LinerError
+from liner_server.errors import ConflictError, InvalidRequestError, LinerError
 from liner_server.ports import ResultStore
 from liner_server.ports_queue import Lease
 from liner_server.queues import leasing, pubsub_file, pubsub_held, pubsub_wire
@@ -30,6 +30,8 @@ from liner_server.sqlite_file import SqliteFile
 
 _log = structlog.get_logger()
 _LONGEST_BACKOFF = 5.0
+
+_Take = Callable[[Any, int], Awaitable[None]]
 
 
 class Letters:
@@ -64,35 +66,53 @@ class Letters:
             self._follow(self._names.results_subscription, self._note),
         )
 
-    async def _follow(self, subscription: str, take: Callable[[Any, int], Awaitable[None]]) -> None:
+    async def _follow(self, subscription: str, take: _Take) -> None:
         failures = 0
         while True:
             try:
                 received = await self._gateway.pull(subscription, limit=100, wait=self._pull_wait)
-                await asyncio.gather(*(take(one.message, one.delivery_attempt) for one in received))
-                for one in received:
-                    with suppress(ConflictError):
-                        await self._gateway.acknowledge(subscription, one.ack_id)
-                failures = 0
+                fault = await self._take_each(subscription, received, take)
             except LinerError as error:
-                failures += 1
-                if failures == 1:
-                    _log.warning("cannot take in", subscription=subscription, error=error.message)
-                await asyncio.sleep(min(_LONGEST_BACKOFF, 0.1 * 2**failures))
+                fault = error
+            if fault is None:
+                failures = 0
+                continue
+            failures += 1
+            if failures == 1 or not isinstance(fault, LinerError):
+                _log.warning("cannot take in", subscription=subscription, error=str(fault))
+            await asyncio.sleep(min(_LONGEST_BACKOFF, 0.1 * 2 ** min(failures, 10)))
+
+    async def _take_each(
+        self, subscription: str, received: Sequence[Any], take: _Take
+    ) -> BaseException | None:
+        """Take in each by itself; return why one could not be, which comes again then.
+
+        What the stores refuse for what it is will not come again.
+        """
+        told = await asyncio.gather(
+            *(take(one.message, one.delivery_attempt) for one in received), return_exceptions=True
+        )
+        for one, error in zip(received, told, strict=True):
+            if error is None or isinstance(error, InvalidRequestError):
+                with suppress(ConflictError):
+                    await self._gateway.acknowledge(subscription, one.ack_id)
+        return next((error for error in told if error is not None), None)
 
     async def _note(self, message: Any, _: int) -> None:
         """Another host may have finished what this one published: keep its result here too."""
         message_id = message.attributes.get(pubsub_wire.ID, "")
-        number = message.attributes.get(pubsub_wire.ROUND, "")
-        if not (message_id and number.isdigit()):
+        try:
+            number = pubsub_wire.round_of(message.attributes)
+        except ValueError:
+            # No result of Liner's.
             return
-        if await self._file.read(lambda db: pubsub_file.is_finished(db, message_id, int(number))):
+        if await self._file.read(lambda db: pubsub_file.is_finished(db, message_id, number)):
             return
         if self._results is not None and message.data:
             with suppress(DecodeError):
                 await self._results.put(enrichment_pb2.Enrichment.FromString(message.data))
         await self._file.write(
-            lambda db: pubsub_held.finished_elsewhere(db, message_id, int(number), self._times()),
+            lambda db: pubsub_held.finished_elsewhere(db, message_id, number, self._times()),
             reclaims=True,
         )
 
@@ -100,7 +120,7 @@ class Letters:
         if pubsub_wire.LETTER in message.attributes:
             with suppress(DecodeError, ValueError):
                 letter, body = pubsub_wire.opened(message.data)
-                number = int(message.attributes[pubsub_wire.ROUND])
+                number = pubsub_wire.round_of(message.attributes)
                 is_new = await self._file.write(
                     lambda db: take_in(db, letter, body, number, self._times())
                 )

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import lru_cache
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 from google.pubsub_v1.types import pubsub
@@ -48,6 +49,10 @@ _OURS = ("liner-queue-", "googclient_", "CloudPubSubDeadLetter")
 _MOST_ATTRIBUTES = 90
 _MOST_KEY_BYTES = 256
 _MOST_VALUE_BYTES = 1024
+_MOST_ID_BYTES = 256
+_MOST_LETTER_BYTES = 6 << 20
+"""Bytes that are no job and go with its letter, in base64; those of larger ones stay behind."""
+
 _LATEST = 253_402_300_799.0 - 1
 """The end of year 9999: later times cannot be told."""
 
@@ -168,7 +173,7 @@ def letter_of(message: queue_admin_pb2.QueueMessage, *, body: bytes, number: int
     """Return what is published for a dead letter; `number` is its round."""
     letter = queue_admin_pb2.QueueMessage()
     letter.CopyFrom(message)
-    if not message.HasField("job"):
+    if not message.HasField("job") and len(body) <= _MOST_LETTER_BYTES:
         letter.attributes[_BODY] = base64.b64encode(body).decode()
     attributes = {
         ID: message.message_id,
@@ -200,6 +205,19 @@ def opened(data: bytes) -> tuple[queue_admin_pb2.QueueMessage, bytes]:
     return letter, base64.b64decode(raw) if raw else letter.job.SerializeToString()
 
 
+def round_of(attributes: Mapping[str, str]) -> int:
+    """Return the round that a message's attributes state.
+
+    Raises:
+        ValueError: they state none.
+
+    """
+    number = int(_number(attributes.get(ROUND), 0))
+    if not number:
+        raise ValueError(ROUND)
+    return number
+
+
 def arrival_of(message: Any, subscription: str, delivery_attempt: int, not_after: float) -> Arrival:
     """Return a message that this subscription delivered, whoever published it.
 
@@ -213,6 +231,9 @@ def arrival_of(message: Any, subscription: str, delivery_attempt: int, not_after
     body = message.data
     if not message_id:
         message_id = f"pubsub-{message.message_id or secrets.token_hex(8)}"
+    elif len(message_id.encode()) > _MOST_ID_BYTES or not message_id.isprintable():
+        # No store takes it and no operator could type it; copies of it still have one name.
+        message_id = f"id-{blake2b(message_id.encode(), digest_size=16).hexdigest()}"
     if job is not None and job.job_id != message_id:
         job.job_id = message_id
         body = job.SerializeToString()

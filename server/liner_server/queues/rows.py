@@ -1,6 +1,7 @@
 """Rows of the queue's file as messages of the contract, and filters as SQL."""
 
 import json
+import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,6 +22,13 @@ COLUMNS = (
 
 MOST_ATTEMPTS = 100
 """Attempts kept of a message, the newest ones."""
+
+MOST_JOB_BYTES = 3 << 20
+"""A listing's answer takes 4 MiB. What breaks no rule has a third of this."""
+
+_LONGEST_SECONDS = 315_576_000_000
+_UNTELLABLE = re.compile(r"[A-Z]|_([^a-z]|$)")
+"""What is lost of a field's path when JSON writes it in camel case."""
 
 Row = tuple[Any, ...]
 """Columns of a row, as SQLite gives them."""
@@ -53,12 +61,16 @@ def message_of(row: Row, attempts: Sequence[Row], times: Times) -> queue_admin_p
     )
     if attributes:
         message.attributes.update(json.loads(attributes))
-    try:
-        message.job.MergeFromString(body)
-        # An empty body is a job too: all its fields are optional.
-        message.job.SetInParent()
-    except DecodeError:
-        message.ClearField("job")
+    if len(body) <= MOST_JOB_BYTES:
+        try:
+            message.job.MergeFromString(body)
+            # An empty body is a job too: all its fields are optional.
+            message.job.SetInParent()
+        except DecodeError:
+            message.ClearField("job")
+        else:
+            if not _can_be_told(message.job):
+                message.ClearField("job")
     _set(message.publish_time, published)
     if state in (READY, DELAYED):
         _set(message.due_time, due)
@@ -80,10 +92,24 @@ def message_of(row: Row, attempts: Sequence[Row], times: Times) -> queue_admin_p
 
 def job_of(body: bytes) -> queue_admin_pb2.EnrichmentJob | None:
     """Return the job that these bytes are, or None if they are none."""
+    if len(body) > MOST_JOB_BYTES:
+        return None
     try:
-        return queue_admin_pb2.EnrichmentJob.FromString(body)
+        job = queue_admin_pb2.EnrichmentJob.FromString(body)
     except DecodeError:
         return None
+    return job if _can_be_told(job) else None
+
+
+def _can_be_told(job: queue_admin_pb2.EnrichmentJob) -> bool:
+    """Whether JSON can say all of a job: one that it cannot hides a whole page from grpcurl."""
+    duration = job.track.properties.duration
+    return (
+        -_LONGEST_SECONDS <= duration.seconds <= _LONGEST_SECONDS
+        and abs(duration.nanos) < 1_000_000_000
+        and duration.seconds * duration.nanos >= 0
+        and not any(_UNTELLABLE.search(path) for path in job.options.fields.paths)
+    )
 
 
 def attempts_of(db: sqlite3.Connection, ids: Sequence[int]) -> Mapping[int, list[Row]]:

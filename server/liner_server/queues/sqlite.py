@@ -27,7 +27,6 @@ from liner_server.core.enums import Cause, Priority
 from liner_server.errors import (
     ConflictError,
     FailedPreconditionError,
-    LinerError,
     ResourceExhaustedError,
     UnavailableError,
 )
@@ -329,8 +328,9 @@ class SqliteQueue:
                 self._stir()
             except (UnavailableError, ResourceExhaustedError, FailedPreconditionError) as error:
                 _log.warning("queue housekeeping waits", reason=error.reason)
-            except LinerError as error:
-                _log.error("queue housekeeping failed", reason=error.reason)
+            except Exception as error:
+                # It looks again: what waits for its time must not wait for a restart.
+                _log.error("queue housekeeping failed", error=str(error))
 
     def _tidy(self, db: sqlite3.Connection) -> None:
         times = self._times()

@@ -2,15 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import Self
 
+import structlog
 from liner.v1 import queue_admin_pb2
 
-from liner_server.errors import LinerError
 from liner_server.ports_queue import JobQueue
 from liner_server.queues.consumer import Consumer
+
+_log = structlog.get_logger()
 
 
 class QueueWork:
@@ -50,7 +51,9 @@ class QueueWork:
 
     async def _count(self) -> None:
         while True:
-            # A queue that cannot be read says so where it is used; the last counts stay.
-            with suppress(LinerError):
+            try:
                 self._counted(await self._queue.stats())
+            except Exception as error:
+                # The last counts stay until the queue can be read again.
+                _log.warning("queue cannot be counted", error=str(error))
             await asyncio.sleep(self._every)
