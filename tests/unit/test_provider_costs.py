@@ -64,6 +64,15 @@ def test_a_spent_budget_allows_not_even_what_is_free() -> None:
     assert not day.allows()
 
 
+def test_a_day_ends_at_midnight_utc_wherever_the_clock_hangs() -> None:
+    """Whoever is refused is told when it is worth asking again."""
+    day, clock = budget()
+    noon = day.renewed_in
+    clock.now = datetime(2026, 5, 5, 1, 30, tzinfo=timezone(timedelta(hours=2)))
+
+    assert (noon, day.renewed_in) == (timedelta(hours=12), timedelta(minutes=30))
+
+
 def test_no_limit_allows_everything() -> None:
     """A budget is a choice."""
     day, _ = budget(None)

@@ -417,7 +417,10 @@ async def test_a_spent_budget_stops_the_calls() -> None:
     found = await routed(router(lane(model, budget=Decimal("0.5"))))
 
     assert model.asked == []
-    assert found.failures[0][1].reason == "BUDGET_SPENT"
+    error = found.failures[0][1]
+    assert error.reason == "BUDGET_SPENT"
+    assert error.retry_after is not None
+    assert timedelta(0) < error.retry_after <= timedelta(days=1)
 
 
 async def test_a_rate_limit_that_outlasts_the_deadline_is_told_at_once() -> None:

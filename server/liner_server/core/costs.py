@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -87,6 +87,13 @@ class DailyBudget:
     def limited(self) -> bool:
         """Whether there is a limit at all: without one no call needs an estimate."""
         return self._limit is not None
+
+    @property
+    def renewed_in(self) -> timedelta:
+        """How long until the day is over, and its money counts anew."""
+        now = self._clock().astimezone(UTC)
+        midnight = datetime.combine(now.date(), time.min, UTC) + timedelta(days=1)
+        return midnight - now
 
     def allows(self, estimate: Decimal = _NOTHING) -> bool:
         """Whether a call that may cost so much fits into what is left of the day.

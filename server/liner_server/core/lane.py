@@ -262,7 +262,12 @@ class Lane:
             raise self._resting()
 
     def _out_of_money(self) -> ProviderError:
-        return ProviderError("today's budget is spent", reason="BUDGET_SPENT", retryable=False)
+        return ProviderError(
+            "today's budget is spent",
+            reason="BUDGET_SPENT",
+            retryable=False,
+            retry_after=self._guard.budget.renewed_in,
+        )
 
     def _resting(self) -> ProviderError:
         return ProviderError(
