@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.audio.measurements import Listening
+from liner_server.core.fields import read
 from liner_server.core.rules import guests
 from liner_server.core.rules.book import shown
 from liner_server.core.rules.characters import titles_of
@@ -46,7 +47,6 @@ _NEEDLESS = re.compile(
 needless_version = re.compile(_NEEDLESS_WORDS, re.IGNORECASE).fullmatch
 """Whether a version says nothing but what the file is for."""
 
-_FLAG = track_pb2.ParentalWarning
 _SMILEYS = re.compile(r"[:;=]'?-?[()\[\]]+|[()\[\]]+-?[:;=]")
 _NUMBERED = re.compile(r"^(?:track|titel|piste|pista)\s*\d+$", re.IGNORECASE)
 
@@ -196,6 +196,7 @@ def _producers(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]
 
 def _needless(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
     flag: str | None = None
+    stated = read(track, "parental_warning") or ""
     for field, text in titles_of(track):
         clean = _NEEDLESS.sub("", text).strip()
         if field == "version_title" and needless_version(text.strip()):
@@ -204,10 +205,10 @@ def _needless(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
             continue
         message, kept = "what the file is for does not belong in a title", False
         said = _flag_said(text)
-        if said and track.parental_warning not in (0, said):
+        if said and stated not in ("", said):
             message, kept = f"{message}, and the parental warning says otherwise", True
-        elif said and not track.parental_warning and flag is None:
-            flag = _FLAG.Name(said)[17:]
+        elif said and not stated and flag is None:
+            flag = said
         # Nothing is left of a version that was none, and that is right.
         empty = "" if field == "version_title" else None
         yield Finding(
@@ -223,12 +224,12 @@ def _needless(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
         )
 
 
-def _flag_said(text: str) -> int:
-    """Return the parental warning that a title's needless words say, 0 for none."""
+def _flag_said(text: str) -> str:
+    """Return the parental warning that a title's needless words say; empty for none."""
     words = " ".join(match[0] for match in _NEEDLESS.finditer(text)).lower() or text.lower()
     if "explicit" in words or "dirty" in words or "uncensored" in words:
-        return track_pb2.PARENTAL_WARNING_EXPLICIT
-    return track_pb2.PARENTAL_WARNING_EXPLICIT_CONTENT_EDITED if "clean" in words else 0
+        return "EXPLICIT"
+    return "EXPLICIT_CONTENT_EDITED" if "clean" in words else ""
 
 
 def _numbered(track: track_pb2.Track, _: Listening | None) -> Iterator[Finding]:
