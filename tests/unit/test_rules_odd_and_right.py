@@ -128,6 +128,26 @@ def test_habits_of_a_trade_raise_nothing(fields: dict[str, object]) -> None:
     assert not answer.suggestions
 
 
+@pytest.mark.parametrize(
+    ("stated", "written"),
+    [
+        ("Db major", None),
+        ("G# minor", None),
+        ("Db", "Db major"),
+        ("g#m", "G# minor"),
+        ("E\u266dm", "Eb minor"),
+        ("8A", "A minor"),
+        ("3B", "C# major"),
+        ("Cb", "Cb major"),
+    ],
+)
+def test_a_key_keeps_the_note_it_is_named_by(stated: str, written: str | None) -> None:
+    """No musician writes seven sharps for five flats because a program sorts by sharps."""
+    answer = validate(_track(key=stated), profile=_MINIMAL)
+
+    assert [s.suggested for s in answer.suggestions] == ([written] if written else [])
+
+
 def test_an_artist_called_as_stand_ins_are_is_known_by_the_isni() -> None:
     """TBA and NONE release music; whoever states their ISNI does not mean "unknown"."""
     artist = track_pb2.Artist(name="TBA", isni="0000000121032683")

@@ -61,8 +61,16 @@ _MARKUP = re.compile(r"^\s*\[[^\]\n]{1,40}\]", re.MULTILINE)
     why="One key has many spellings; one of them lets tracks be found by key.",
 )
 def _key_spelling(track: Track, _: Heard) -> Found:
-    if track.key and (key := parse_key(track.key)) and key != track.key:
-        yield Finding(message=f"written canonically: {key}", current=track.key, suggested=key)
+    text = track.key
+    key = parse_key(text) if text else None
+    if key is None or key == text:
+        return
+    # Db major is Db major: who names a note keeps it, though it sounds as C# does.
+    letter, mode = text.strip()[:1].upper(), key.partition(" ")[2]
+    own = (f"{letter}{sign} {mode}" for sign in ("", "#", "b"))
+    spelled = next((spelling for spelling in own if parse_key(spelling) == key), key)
+    if spelled != text:
+        yield Finding(message=f"written out: {spelled}", current=text, suggested=spelled)
 
 
 @_BOOK.rule(

@@ -137,7 +137,7 @@ def _territories(track: track_pb2.Track, _: Listening | None) -> Iterator[Findin
         fixed = _place(text.strip().removeprefix("-"))
         meant = sign + fixed if fixed and not (sign and fixed == WORLDWIDE) else None
         yield Finding(
-            message="a territory is an ISO 3166-1 alpha-2 code or Worldwide",
+            message=f"'{shown(text)}' is neither an ISO 3166-1 alpha-2 code nor Worldwide",
             current=text,
             suggested="" if meant in stated else meant,
             field=f"territories[{index}]",
