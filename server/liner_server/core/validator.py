@@ -3,6 +3,8 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from itertools import product
 from operator import attrgetter
 
 from liner.v1 import enrichment_pb2, track_pb2
@@ -56,7 +58,10 @@ _LENIENT = (
     enrichment_pb2.DELIVERY_PROFILE_MINIMAL,
 )
 _HIDDEN_STATES: Mapping[str, Callable[[track_pb2.Track], bool]] = {
-    "artists": lambda track: any(artist.name for artist in track.artists),
+    "artists": lambda track: (
+        bool(track.artists)
+        and (bool(track.artists[0].name) or any(artist.name for artist in track.artists))
+    ),
     "properties.duration": lambda track: track.properties.HasField("duration"),
 }
 """How to ask for what is not simply there or not."""
@@ -70,6 +75,11 @@ _ASKED = {profile: attrgetter(*paths) for profile, paths in REQUIRED.items()}
 
 _CREDIT = re.compile(r"artists\[[0-9]+\]")
 
+_SCORED = ("identifiers", "titles", "artists")
+_NAMED = {
+    flags: tuple(name for name, flag in zip(_SCORED, flags, strict=True) if flag)
+    for flags in product((False, True), repeat=len(_SCORED))
+}
 _UNHARMED = dict.fromkeys(FAMILIES, 1.0)
 _ORDER = {path: position for position, path in enumerate(FIELDS)}
 
@@ -83,17 +93,23 @@ def validate(
     0.15, an INFO nothing. The overall confidence is the product of the families' scores;
     completeness is told beside it and not part of it: a field that is not stated is not wrong.
     """
+    untidy = GROUPS
+    if listening is None:
+        untidy = tuple([group for group in GROUPS if not group[2](track)])
+        if not untidy and not _missing(track, profile):
+            return enrichment_pb2.ValidateMetadataResponse.FromString(_spotless(_judged(track)))
     response = enrichment_pb2.ValidateMetadataResponse()
     added: dict[str, int] = {}
     scores = _UNHARMED.copy()
-    for family, rules, tidy in GROUPS:
-        if listening is None and tidy(track):
-            continue
+    for family, rules, _ in untidy:
         scores[family] *= _judge(
             (rule for rule in rules if _holds(rule, profile)), track, listening, response, added
         )
     response.confidence = round(math.prod(scores.values()), 4)
-    _tell(response.scores, scores, track, heard=listening is not None)
+    for family in _judged(track):
+        setattr(response.scores, family, round(scores[family], 4))
+    if listening is not None:
+        response.scores.audio_match = round(scores["audio_match"], 4)
     _complete(response, track, profile)
     if response.issues:
         issues = sorted(response.issues, key=_urgency)
@@ -147,28 +163,22 @@ def _judge(
     return score
 
 
-def _tell(
-    told: enrichment_pb2.ValidationScores,
-    scores: Mapping[str, float],
-    track: track_pb2.Track,
-    *,
-    heard: bool,
-) -> None:
-    """Set the scores of the families that had something to judge."""
+def _judged(track: track_pb2.Track) -> tuple[str, ...]:
+    """Return the families with a score of their own that had something to judge."""
     artists = track.artists
-    if (
-        track.isrc
-        or track.iswc
-        or track.upc
-        or any(artist.isni or artist.ipi for artist in artists)
-    ):
-        told.identifiers = round(scores["identifiers"], 4)
-    if track.title or track.version_title or track.album:
-        told.titles = round(scores["titles"], 4)
-    if artists:
-        told.artists = round(scores["artists"], 4)
-    if heard:
-        told.audio_match = round(scores["audio_match"], 4)
+    identified = track.isrc or track.iswc or track.upc
+    if not identified:
+        identified = next((a.isni or a.ipi for a in artists if a.isni or a.ipi), "")
+    titled = track.title or track.version_title or track.album
+    return _NAMED[bool(identified), bool(titled), bool(artists)]
+
+
+@cache
+def _spotless(judged: tuple[str, ...]) -> bytes:
+    """Return the serialized answer to a track that lacks nothing and has nothing against it."""
+    scores = enrichment_pb2.ValidationScores(completeness=1.0, **dict.fromkeys(judged, 1.0))
+    answer = enrichment_pb2.ValidateMetadataResponse(confidence=1.0, scores=scores)
+    return answer.SerializeToString()
 
 
 def _complete(

@@ -210,9 +210,12 @@ def _duplicates(track: Track, _: Heard) -> Found:
 def _explicit(lyrics: str, language: str) -> bool:
     """Whether lyrics hold a word that no clean recording has, as far as a list can tell."""
     # Looking for parts of words is ten times as fast as for words, and most lyrics have none.
-    if not any(odd in lyrics for odd in ODD_LETTERS):
+    if lyrics.isascii() or not any(odd in lyrics for odd in ODD_LETTERS):
         small = lyrics.lower()
-        if not any(part in small for part in _EXPLICIT_PARTS):
+        for part in _EXPLICIT_PARTS:
+            if part in small:
+                break
+        else:
             return False
     if language.replace("_", "-").partition("-")[0].lower() in _COUNTING:
         lyrics = _TIMES.sub("", lyrics)

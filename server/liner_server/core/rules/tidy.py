@@ -88,11 +88,15 @@ def canonical(track: Track) -> bool:
         return False
     seen: set[str] = set()
     for artist in track.artists:
-        for code, holds in ((artist.isni, isni_holds), (artist.ipi, ipi_holds)):
-            if code:
-                if code in seen or not holds(code):
-                    return False
-                seen.add(code)
+        isni, ipi = artist.isni, artist.ipi
+        if isni:
+            if isni in seen or not isni_holds(isni):
+                return False
+            seen.add(isni)
+        if ipi:
+            if ipi in seen or not ipi_holds(ipi):
+                return False
+            seen.add(ipi)
     return True
 
 
@@ -141,18 +145,23 @@ def plain_titles(track: Track) -> bool:
         ("label", track.label),
         ("publisher", track.publisher),
     ):
-        if text and not _quiet(path, text, english):
+        if text and not _quiet(path, text, english=english):
             return False
-    for path, text in (("p_line", track.p_line), ("c_line", track.c_line)):
-        plain = text.isascii() and text.isprintable() and text == text.strip()
-        plain = plain and "  " not in text and "&" not in text
-        if text and not plain and not _quiet(path, text, english):
-            return False
-    return True
+    p_line, c_line = track.p_line, track.c_line
+    return (not p_line or _quiet_line("p_line", p_line)) and (
+        not c_line or _quiet_line("c_line", c_line)
+    )
 
 
 @lru_cache(maxsize=_KEPT)
-def _quiet(path: str, text: str, english: bool) -> bool:
+def _quiet_line(path: str, text: str) -> bool:
+    """Whether no rule on texts finds anything in a P or C line."""
+    plain = text.isascii() and text.isprintable() and text == text.strip()
+    return (plain and "  " not in text and "&" not in text) or _quiet(path, text, english=False)
+
+
+@lru_cache(maxsize=_KEPT)
+def _quiet(path: str, text: str, *, english: bool) -> bool:
     """Whether no rule on titles finds anything in a track that states only this text."""
     if path == "title" and (" - " in text or "\u2013" in text):
         return False
@@ -252,9 +261,14 @@ def plain_music(track: Track) -> bool:
     if tempi is not None and not tempi[0] <= bpm <= tempi[1]:
         return False
     for entries in (track.subgenres, track.moods, track.instruments):
-        if len(entries) > 1 and len({entry.casefold() for entry in entries}) < len(entries):
+        if len(entries) > 1 and not _differ(tuple(entries)):
             return False
     return not lyrics or music.lyrics_pass(track)
+
+
+@lru_cache(maxsize=4096)
+def _differ(entries: tuple[str, ...]) -> bool:
+    return len({entry.casefold() for entry in entries}) == len(entries)
 
 
 @lru_cache(maxsize=4096)
