@@ -1,5 +1,6 @@
 """`liner queue` and `liner submit`: the queue from a shell."""
 
+import hashlib
 import itertools
 import json
 import sys
@@ -18,10 +19,16 @@ from rich.text import Text
 
 from liner_client import render
 from liner_client.client import LinerClient
-from liner_client.inputs import Entry, InputError, collect
+from liner_client.enriching import fails_for_all, stored_track
+from liner_client.errors import LinerError, to_item
+from liner_client.inputs import InputError, collect
 from liner_client.output import OutputForm
-from liner_client.records import word
+from liner_client.records import error_record, word
 from liner_client.results_commands import Command
+
+_MOST_REQUEST_ID = 128
+_MOST_SECONDS = 1e9
+"""Three decades: nothing on a queue is older."""
 
 
 class PriorityName(StrEnum):
@@ -63,10 +70,14 @@ _Causes = Annotated[
 _Track = Annotated[str, typer.Option("--track", help="Of this track_id.")]
 _Error = Annotated[str, typer.Option("--error", help="Whose last error contains this text.")]
 _Older = Annotated[
-    float | None, typer.Option("--older", min=0, help="Published, or dead, so many seconds ago.")
+    float | None,
+    typer.Option(
+        "--older", min=0, max=_MOST_SECONDS, help="Published, or dead, so many seconds ago."
+    ),
 ]
 _Newer = Annotated[
-    float | None, typer.Option("--newer", min=0, help="Not longer ago than so many seconds.")
+    float | None,
+    typer.Option("--newer", min=0, max=_MOST_SECONDS, help="Not longer ago than so many seconds."),
 ]
 _All = Annotated[bool, typer.Option("--all", help="Every dead letter.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
@@ -107,33 +118,45 @@ async def submit(
 ) -> int:
     """Put tracks on the queue and print each one's job id; `liner results show ID` has the answer.
 
-    Audio is uploaded first.
+    Audio is uploaded first. What the server refuses is named, and the rest goes on.
     """
     options = enrichment_pb2.EnrichOptions(model=model)
+    exit_code = 0
     for entry in collect(paths, stdin=sys.stdin):
-        track = await _stored(liner, entry)
-        job_id = await liner.submit(
-            track,
-            options=options,
-            priority=enrichment_pb2.Priority.Value(f"PRIORITY_{priority.name}"),
-            request_id=f"{run}/{entry.item_id}"[-128:] if run else None,
-        )
-        if output is OutputForm.TABLE:
-            _say(f"{job_id}  {render.plain(entry.item_id)}")
+        track = await stored_track(liner, entry)
+        if isinstance(track, track_pb2.Track):
+            try:
+                job_id = await liner.submit(
+                    track,
+                    options=options,
+                    priority=enrichment_pb2.Priority.Value(f"PRIORITY_{priority.name}"),
+                    request_id=_request_id(run, entry.item_id) if run else None,
+                )
+            except LinerError as error:
+                if fails_for_all(error):
+                    raise
+                track = to_item(error)
+        name = render.plain(entry.item_id)
+        if isinstance(track, track_pb2.Error):
+            exit_code = 1
+            if output is OutputForm.TABLE:
+                why = render.plain(f"{track.reason}: {track.message}")
+                render.console(stderr=True).print(Text(f"{name}  {why}", "red"), soft_wrap=True)
+            else:
+                _print({"item_id": entry.item_id, "error": error_record(track)})
+        elif output is OutputForm.TABLE:
+            _say(f"{job_id}  {name}")
         else:
             _print({"item_id": entry.item_id, "job_id": job_id})
-    return 0
+    return exit_code
 
 
-async def _stored(liner: LinerClient, entry: Entry) -> track_pb2.Track:
-    """Return the input's track, its audio in the server's store."""
-    track = track_pb2.Track()
-    track.CopyFrom(entry.track)
-    if entry.path is not None:
-        stored = await liner.upload_file(entry.path)
-        track.audio.object_name = stored.object_name
-        track.audio.file_name = entry.path.name
-    return track
+def _request_id(run: str, item_id: str) -> str:
+    """Return what stands for an input of a run; ids are short and ASCII, names of files not."""
+    whole = f"{run}/{item_id}"
+    if len(whole) <= _MOST_REQUEST_ID and whole.isascii() and whole.isprintable():
+        return whole
+    return hashlib.sha256(whole.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 async def _stats(liner: LinerClient, output: _Form = OutputForm.TABLE) -> int:

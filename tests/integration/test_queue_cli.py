@@ -63,6 +63,39 @@ async def test_tracks_are_submitted_and_their_answers_found(shell: Shell):
     await eventually(done)
 
 
+async def test_names_that_no_request_id_can_hold_enter_once_a_run_too(shell: Shell):
+    """Umlauts and long folders; the end of two names alone says nothing of their beginnings."""
+    long = "x" * 150
+    for folder in ("für", "a" + long, "b" + long):
+        Path(folder).mkdir()
+        (Path(folder) / f"{long}.jsonl").write_text('{"title": "One"}\n')
+    lists = [str(path) for path in sorted(Path().glob("*/*.jsonl"))]
+
+    first = await shell("submit", *lists, "--run", "night", "-o", "jsonl")
+    again = await shell("submit", *lists, "--run", "night", "-o", "jsonl")
+    other = await shell("submit", *lists, "--run", "morning", "-o", "jsonl")
+
+    assert first.exit_code == 0, first.output
+    jobs = [json.loads(line)["job_id"] for line in (first.stdout + other.stdout).splitlines()]
+    assert first.stdout == again.stdout
+    assert len(set(jobs)) == 6
+
+
+async def test_one_bad_input_does_not_keep_the_others_out(shell: Shell):
+    """A night's list is not left after its first line without a title."""
+    Path("mixed.jsonl").write_text('{"title": "A"}\n{"album": "no title"}\n{"title": "B"}\n')
+
+    found = await shell("submit", "mixed.jsonl", "-o", "jsonl")
+    shown = await shell("submit", "mixed.jsonl")
+
+    assert (found.exit_code, shown.exit_code) == (1, 1)
+    first, bad, last = [json.loads(line) for line in found.stdout.splitlines()]
+    assert "job_id" in first
+    assert "job_id" in last
+    assert bad["error"]["reason"] == "INVALID_REQUEST"
+    assert "needs a title or audio" in shown.output
+
+
 async def test_a_paused_queue_is_looked_into_and_set_going(shell: Shell):
     """Who paused it and why, what waits, one message in full."""
     await shell("queue", "pause", "--reason", "model down")
