@@ -549,6 +549,25 @@ async def test_the_host_that_serves_has_the_results_of_those_that_work(hosts: Ho
         assert (await results.get(bad)).error == FAILED
 
 
+@pytest.mark.parametrize("what", ["purge", "replay"])
+async def test_a_letter_that_leaves_before_it_was_sent_leaves_no_copy_behind(
+    hosts: Hosts, what: str
+) -> None:
+    """Held until the process ends, another host would be given it then, and do it."""
+    queue = await hosts.open("a")
+    job_id = await queue.publish(job("a"))
+    with queue._outbox.sending({job_id}):
+        await queue.dead_letter(await one(queue), cause=INVALID)
+        assert len(queue._copies) == 1
+
+        if what == "purge":
+            await queue.purge(queue_admin_pb2.PurgeDeadLettersRequest(all=True))
+        else:
+            await queue.replay(queue_admin_pb2.ReplayDeadLettersRequest(all=True))
+
+        assert len(queue._copies) == 0
+
+
 async def test_a_purged_letter_stays_purged(hosts: Hosts) -> None:
     """Its copy on the dead-letter topic may still be on its way."""
     queue = await hosts.open("a")

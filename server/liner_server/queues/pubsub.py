@@ -15,8 +15,8 @@ crash in between sends it late, or twice, and of two copies one counts.
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from pathlib import Path
@@ -297,9 +297,26 @@ class PubSubQueue(SqliteQueue):
                     f"puts the last of {count} off by more than 6 days: Pub/Sub forgets after 7",
                     "TOO_LATE",
                 )
-        response = await super().replay(request)
+        async with self._finishing_unsent():
+            response = await super().replay(request)
         self._outbox.ask()
         return response
+
+    async def purge(
+        self, request: queue_admin_pb2.PurgeDeadLettersRequest
+    ) -> queue_admin_pb2.PurgeDeadLettersResponse:
+        """Delete dead letters; see the port."""
+        async with self._finishing_unsent():
+            return await super().purge(request)
+
+    @asynccontextmanager
+    async def _finishing_unsent(self) -> AsyncIterator[None]:
+        """Finish the copies of letters that leave before they were sent: nobody else would."""
+        before = await self._file.read(lambda db: pubsub_file.unsent_letters(db, self._me))
+        yield
+        if before:
+            after = await self._file.read(lambda db: pubsub_file.unsent_letters(db, self._me))
+            await asyncio.gather(*map(self._copies.finish_late, before - after))
 
     async def pause(self, *, by: str, reason: str) -> queue_admin_pb2.QueueStats:
         """Stop handing out, on all hosts; see the port. Others follow within seconds."""

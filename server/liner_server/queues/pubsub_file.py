@@ -117,6 +117,18 @@ def unsent(db: sqlite3.Connection, times: Times, me: str, only: Sequence[str] = 
     return [Unsent(**dict(zip(names, row, strict=True))) for row in rows]
 
 
+def unsent_letters(db: sqlite3.Connection, me: str) -> set[str]:
+    """Return which copies this process holds of dead letters that it has not sent."""
+    return {
+        carrier
+        for (carrier,) in db.execute(
+            "SELECT t.carrier FROM transit AS t JOIN messages AS m USING (message_id) "
+            "WHERE t.sent = 0 AND t.holder = ? AND t.carrier != '' AND m.state = 4",
+            (me,),
+        )
+    }
+
+
 def mark_sent(db: sqlite3.Connection, message_id: str, number: int, carrier: str) -> str:
     """Note that Pub/Sub has a message, unless it has arrived already; return the old copy's id."""
     row = db.execute(
