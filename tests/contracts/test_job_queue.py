@@ -480,6 +480,35 @@ async def test_dead_letters_are_listed_newest_first_and_by_filter(queue, clock):
     assert [m.message_id for m in recent.messages] == [ids[4], ids[3]]
 
 
+async def test_pages_fit_into_a_message_however_much_was_said_of_failures(queue):
+    """A client that takes 4 MiB could not list what failed, just when it is most wanted."""
+    said = track_pb2.Error(code=4, reason="DEADLINE", message="The model said: " + "é" * 20_000)
+    said.violations.extend([track_pb2.FieldViolation(field="track", description="x" * 200)] * 500)
+    ids = [await queue.publish(job(str(n))) for n in range(30)]
+    for _ in range(40):
+        leases = await queue.lease(limit=30, duration=MINUTE)
+        await asyncio.gather(
+            *(queue.nack(lease, delay=timedelta(0), error=said) for lease in leases)
+        )
+    for lease in await queue.lease(limit=30, duration=MINUTE):
+        await queue.dead_letter(lease, cause=EXHAUSTED, error=said)
+
+    listed, token = [], ""
+    while True:
+        page = await queue.list_dead_letters(
+            queue_admin_pb2.ListDeadLettersRequest(page_size=500, page_token=token)
+        )
+        assert page.ByteSize() < 4 << 20
+        listed += [message.message_id for message in page.messages]
+        token = page.next_page_token
+        if not token:
+            break
+
+    assert sorted(listed) == sorted(ids)
+    last = (await queue.get(ids[0])).attempts[-1]
+    assert last.error.message.startswith("The model said: é")
+
+
 async def test_retry_makes_a_delayed_message_due(queue):
     """An operator who mended the cause does not want to wait; one that is due stays so."""
     job_id = await queue.publish(job("a"))

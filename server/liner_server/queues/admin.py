@@ -30,7 +30,7 @@ from liner_server.queues.rows import (
 IN_A_PAGE = 50
 MOST_IN_A_PAGE = 500
 MOST_BYTES_IN_A_PAGE = 2 << 20
-"""A page with long lyrics ends early, so that it fits into a message."""
+"""A page with long lyrics or histories ends early, so that it fits into a message."""
 
 MOST_IDS_TOLD = 100
 AT_ONCE = 500
@@ -122,9 +122,9 @@ def living(
         "ORDER BY id LIMIT ?",
         (*values, int(after), _size(request.page_size) + 1),
     )
-    page, more = _page(rows, _size(request.page_size))
+    page, messages, more = _page(db, rows, _size(request.page_size), times)
     return queue_admin_pb2.ListMessagesResponse(
-        messages=messages_of(db, page, times), next_page_token=f"m-{page[-1][0]}" if more else ""
+        messages=messages, next_page_token=f"m-{page[-1][0]}" if more else ""
     )
 
 
@@ -143,9 +143,9 @@ def dead(
         "ORDER BY died DESC, id DESC LIMIT ?",
         (*values, _size(request.page_size) + 1),
     )
-    page, more = _page(rows, _size(request.page_size))
+    page, messages, more = _page(db, rows, _size(request.page_size), times)
     return queue_admin_pb2.ListDeadLettersResponse(
-        messages=messages_of(db, page, times),
+        messages=messages,
         next_page_token=f"d-{float(page[-1][12]).hex()}-{page[-1][0]}" if more else "",
     )
 
@@ -154,16 +154,27 @@ def _size(asked: int) -> int:
     return min(asked, MOST_IN_A_PAGE) if asked > 0 else IN_A_PAGE
 
 
-def _page(rows: sqlite3.Cursor, size: int) -> tuple[list[Row], bool]:
-    """Return a page's rows, and whether there are more."""
+def _page(
+    db: sqlite3.Connection, rows: sqlite3.Cursor, size: int, times: Times
+) -> tuple[list[Row], list[queue_admin_pb2.QueueMessage], bool]:
+    """Return a page's rows and messages, and whether there are more."""
     page: list[Row] = []
     taken = 0
+    more = False
     for row in rows:
         taken += len(row[10])
         if len(page) == size or (page and taken > MOST_BYTES_IN_A_PAGE):
-            return page, True
+            more = True
+            break
         page.append(row)
-    return page, False
+    messages = messages_of(db, page, times)
+    # Their histories may be longer than they are.
+    taken = 0
+    for place, message in enumerate(messages):
+        taken += message.ByteSize()
+        if place and taken > MOST_BYTES_IN_A_PAGE:
+            return page[:place], messages[:place], True
+    return page, messages, more
 
 
 def _token(token: str, kind: str, parts: int) -> list[float]:

@@ -23,6 +23,7 @@ from liner_server.queues.rows import (
     Row,
     Times,
     error_text,
+    kept,
 )
 
 AT_ONCE = 1000
@@ -450,7 +451,7 @@ def remember(
     db.execute(
         "INSERT INTO attempts(message, number, started, ended, error, model) "
         "VALUES (?, ?, ?, ?, ?, ?)",
-        (row, number, started, ended, error.SerializeToString() if error else None, model),
+        (row, number, started, ended, kept(error) if error else None, model),
     )
     if number > MOST_ATTEMPTS:
         db.execute(

@@ -26,6 +26,8 @@ MOST_ATTEMPTS = 100
 MOST_JOB_BYTES = 3 << 20
 """A listing's answer takes 4 MiB. What breaks no rule has a third of this."""
 
+_MOST_ERROR = 1024
+_MOST_VIOLATIONS = 20
 _LONGEST_SECONDS = 315_576_000_000
 _UNTELLABLE = re.compile(r"[A-Z]|_([^a-z]|$)")
 """What is lost of a field's path when JSON writes it in camel case."""
@@ -180,7 +182,18 @@ def where(
 
 def error_text(error: track_pb2.Error | None) -> str:
     """Return what `error_contains` is looked for in."""
-    return f"{error.reason}\n{error.message}".casefold() if error is not None else ""
+    return f"{error.reason}\n{error.message[:_MOST_ERROR]}".casefold() if error is not None else ""
+
+
+def kept(error: track_pb2.Error) -> bytes:
+    """Return an error as it is kept in the history; a hundred of them must fit into a message."""
+    if len(error.message) > _MOST_ERROR or len(error.violations) > _MOST_VIOLATIONS:
+        short = track_pb2.Error()
+        short.CopyFrom(error)
+        short.message = error.message[:_MOST_ERROR]
+        del short.violations[_MOST_VIOLATIONS:]
+        error = short
+    return error.SerializeToString()
 
 
 def _set(field: object, seconds: float) -> None:
