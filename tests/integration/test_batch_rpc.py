@@ -266,3 +266,27 @@ async def test_the_flag_closes_the_door(tmp_path: Path):
         await run(stubs, [config()])
 
     assert failure.reason == "BATCH_PROCESSING_OFF"
+
+
+async def test_a_config_with_absurd_times_is_the_callers_fault(stubs: Stubs):
+    """No number of seconds may be an error of the server's."""
+    absurd = {"seconds": 10**18}
+
+    async with fails(INVALID) as failure:
+        await run(stubs, [config(item_timeout=absurd, progress_interval=absurd)])
+
+    assert set(failure.violations) == {"config.item_timeout", "config.progress_interval"}
+
+
+async def test_a_message_that_is_none_ends_its_stream_with_a_reason(stubs: Stubs):
+    """What was answered before it stays answered; the server has nothing to look into."""
+    raw = stubs.channel.stream_stream(
+        "/liner.v1.EnrichmentService/BatchProcess",
+        response_deserializer=enrichment_pb2.BatchProcessResponse.FromString,
+    )
+
+    async with fails(INVALID) as failure:
+        async for _ in raw(iter([config().SerializeToString(), b"\xff\xff\xff"])):
+            pass
+
+    assert failure.reason == "INVALID_REQUEST"

@@ -254,3 +254,29 @@ async def test_models_and_flags_are_listed(stubs: Stubs):
     assert [(m.name, m.ready, m.hears_audio) for m in listed.models] == [("embedded", True, True)]
     assert "bpm" in listed.models[0].fields
     assert listed.flags.enable_batch_processing
+
+
+@pytest.mark.parametrize("body", [b"\xff\xff\xff", b"\x0a\x05\x0a\x03\xff\xfe\xfd"])
+async def test_a_request_that_cannot_be_parsed_is_told_so(stubs: Stubs, body: bytes):
+    """Some clients send text that is not UTF-8; they must learn that, and no exception's name."""
+    raw = stubs.channel.unary_unary("/liner.v1.EnrichmentService/EnrichMetadata")
+
+    async with fails(grpc.StatusCode.INVALID_ARGUMENT) as failure:
+        await raw(body)
+
+    assert failure.reason == "INVALID_REQUEST"
+    assert set(failure.violations) == {"request"}
+
+
+async def test_a_status_fits_into_what_a_client_accepts(stubs: Stubs):
+    """Past 8 KiB of trailing metadata the reason would be lost for "metadata too large"."""
+    options = enrichment_pb2.EnrichOptions()
+    options.fields.paths.extend(["\U0001f600" * 64] * 100)
+    request = enrichment_pb2.EnrichMetadataRequest(
+        track=track_pb2.Track(title="x"), options=options
+    )
+
+    async with fails(grpc.StatusCode.INVALID_ARGUMENT) as failure:
+        await stubs.enrichment.EnrichMetadata(request)
+
+    assert set(failure.violations) == {"options.fields"}

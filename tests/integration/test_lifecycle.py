@@ -131,6 +131,21 @@ async def test_stopping_turns_health_before_it_ends_anything(tmp_path: Path):
     assert code == 503
 
 
+async def test_whoever_only_watches_does_not_hold_up_stopping(tmp_path: Path):
+    """Watches of health and reflection never end by themselves; every deployment would wait."""
+    async with served(tmp_path, drain_seconds=30.0) as (app, stubs):
+        watch = health_pb2_grpc.HealthStub(stubs.channel).Watch(health_pb2.HealthCheckRequest())
+        reflect = reflection_pb2_grpc.ServerReflectionStub(stubs.channel).ServerReflectionInfo()
+        await watch.read()
+        await reflect.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        await reflect.read()
+
+        async with asyncio.timeout(10):
+            await app.stop()
+
+        assert (await watch.read()).status == NOT_SERVING
+
+
 async def test_grpcurl_can_ask_for_the_contract_and_the_sockets(tmp_path: Path):
     """Reflection and channelz are what an operator has without the protos at hand."""
     async with served(tmp_path) as (_, stubs):

@@ -18,6 +18,7 @@ from typing import Any, TypeAlias
 
 import grpc
 import structlog
+from google.protobuf.message import DecodeError
 from google.rpc import status_pb2
 from py_grpc_prometheus import grpc_utils
 
@@ -48,6 +49,11 @@ class Running:
         """Count a handler's task until it ends."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def idle(self) -> None:
+        """Return when none is at work."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def wait(self, grace: timedelta) -> int:
         """Wait for all, cancel those still at work after `grace`; return how many those were."""
@@ -87,6 +93,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     ) -> "_Handler | None":
         """Return the method's handler, wrapped once; callers choose names, so None is not kept."""
         method = handler_call_details.method
+        task = asyncio.current_task()
+        if task is not None and method.startswith(_OURS):
+            # From its first byte on: stopping waits for a call whose request still comes in.
+            self._running.add(task)
         wrapped = self._wrapped.get(method)
         if wrapped is not None:
             return wrapped
@@ -108,9 +118,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         for name, make, around in kinds:
             behaviour = getattr(handler, name)
             if behaviour is not None:
-                return make(
-                    around(behaviour), handler.request_deserializer, handler.response_serializer
-                )
+                # The wrapping parses ours itself: what grpc cannot parse it answers with UNKNOWN
+                # and the exception's text, counted nowhere.
+                parse = None if call.ours else handler.request_deserializer
+                return make(around(behaviour), parse, handler.response_serializer)
         return handler
 
     def admit(self, method: str, context: _Context, *, streams: bool) -> RequestContext:
@@ -171,11 +182,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Where calls are counted."""
         return self._telemetry
 
-    @property
-    def running(self) -> Running:
-        """Where handlers at work are known."""
-        return self._running
-
 
 @dataclass(slots=True)
 class _Ongoing:
@@ -191,7 +197,8 @@ class _Call:
     def __init__(self, owner: CallInterceptor, method: str, handler: _Handler) -> None:
         self._owner = owner
         self._method = method
-        self._ours = method.startswith(_OURS)
+        self.ours = method.startswith(_OURS)
+        self._parse = handler.request_deserializer if self.ours else None
         self._streams_in = bool(handler.request_streaming)
         self._streams_out = bool(handler.response_streaming)
         _, service, name = method.split("/", 2)
@@ -214,7 +221,7 @@ class _Call:
             try:
                 ours = self._open(context)
                 body = behaviour(self._count(request), context)
-                if self._ours and not self._streams_in:
+                if self.ours and not self._streams_in:
                     response = await _within(body, ours)
                 else:
                     response = await body
@@ -251,9 +258,6 @@ class _Call:
 
     def _begin(self, context: _Context) -> _Ongoing:
         self._started.inc()
-        task = asyncio.current_task()
-        if task is not None and self._ours:
-            self._owner.running.add(task)
         span = tracing.begin(
             self._method[1:],
             tracing.Kind.SERVER,
@@ -272,13 +276,25 @@ class _Call:
     def _count(self, request: Any) -> Any:
         if not self._streams_in:
             self._received.inc()
-            return request
+            return self._parsed(request)
         return self._counted(request)
 
     async def _counted(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for request in requests:
             self._received.inc()
-            yield request
+            yield self._parsed(request)
+
+    def _parsed(self, request: Any) -> Any:
+        if self._parse is None:
+            return request
+        try:
+            return self._parse(request)
+        except DecodeError as error:
+            raise InvalidRequestError.of(
+                "request",
+                "is not a message of this method, or holds text that is not UTF-8",
+                "MESSAGE_MALFORMED",
+            ) from error
 
     def _end(self, context: _Context, began: _Ongoing) -> None:
         code = context.code()

@@ -70,7 +70,13 @@ def config_violations(config: enrichment_pb2.BatchConfig) -> Violations:
     for name, least in (("item_timeout", 0.001), ("progress_interval", 0.1)):
         if config.HasField(name):  # type: ignore[arg-type]
             duration = getattr(config, name)
-            if duration.seconds + duration.nanos / 1e9 < least:
+            if not is_duration(duration):
+                yield violation(
+                    f"config.{name}",
+                    "must not be negative, nor longer than 10,000 years",
+                    "DURATION_RANGE",
+                )
+            elif duration.seconds + duration.nanos / 1e9 < least:
                 yield violation(f"config.{name}", f"at least {least} s", "DURATION_RANGE")
     yield from options_violations(config.options, "config.options")
 

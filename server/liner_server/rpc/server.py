@@ -97,7 +97,13 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
         for notify in on_drain:
             notify()
-        await self._server.stop(grace.total_seconds())
+        stopped = asyncio.create_task(self._server.stop(grace.total_seconds()))
+        idle = asyncio.create_task(self._running.idle())
+        await asyncio.wait((stopped, idle), return_when=asyncio.FIRST_COMPLETED)
+        idle.cancel()
+        # What is left are watches of health and reflection, which end by themselves never.
+        await self._server.stop(None)
+        await stopped
         # stop() may return while handlers still run (grpc issue 37239); databases close next.
         await self._running.wait(timedelta(seconds=1))
 

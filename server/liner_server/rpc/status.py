@@ -9,9 +9,12 @@ from liner_server.errors import InvalidRequestError, LinerError, NotFoundError
 
 DOMAIN = "liner"
 _MAX_MESSAGE = 1024
-"""Status messages travel in the trailing metadata, which is at most 8 KiB in all."""
+"""Bytes of a status message on the wire, where whatever is not ASCII takes three a byte. All of a
+status travels in the trailing metadata, the message twice: past 8 KiB a client may refuse it, past
+16 KiB every client does, and reads RESOURCE_EXHAUSTED in place of what was wrong."""
 
 _MAX_VIOLATIONS = 20
+_MAX_VIOLATIONS_BYTES = 4096
 
 
 def to_status(error: LinerError, *, request_id: str) -> status_pb2.Status:
@@ -29,6 +32,9 @@ def to_status(error: LinerError, *, request_id: str) -> status_pb2.Status:
                 description=violation.description[:256],
                 reason=violation.reason,
             )
+            if bad.ByteSize() > _MAX_VIOLATIONS_BYTES:
+                del bad.field_violations[-1]
+                break
         details.append(bad)
     if isinstance(error, NotFoundError) and error.resource:
         details.append(error_details_pb2.ResourceInfo(resource_name=error.resource[:256]))
@@ -60,5 +66,17 @@ def for_wire(status: status_pb2.Status) -> grpc.Status:
 
 def _short(text: str) -> str:
     # The status line is plain text on many screens: control characters stay out of it.
-    clean = "".join(c if c.isprintable() else " " for c in text)
-    return clean if len(clean) <= _MAX_MESSAGE else clean[: _MAX_MESSAGE - 3] + "..."
+    clean = "".join(c if c.isprintable() else " " for c in text[:_MAX_MESSAGE])
+    if len(clean) == len(text) and _on_the_wire(clean) <= _MAX_MESSAGE:
+        return clean
+    size = len("...")
+    for end, character in enumerate(clean):
+        size += _on_the_wire(character)
+        if size > _MAX_MESSAGE:
+            return clean[:end] + "..."
+    return clean + "..."
+
+
+def _on_the_wire(text: str) -> int:
+    """Return how many bytes percent-encoding makes of it."""
+    return sum(1 if 0x20 <= byte < 0x7F and byte != ord("%") else 3 for byte in text.encode())
