@@ -10,6 +10,7 @@ import csv
 import hashlib
 import json
 import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,7 @@ def collect(arguments: Sequence[str], *, stdin: TextIO) -> list[Entry]:
     """
     entries: dict[str, Entry] = {}
     for argument in arguments:
-        for entry in _expand(argument, stdin):
+        for entry in _read(argument, stdin):
             known = entries.get(entry.item_id)
             if known is None:
                 entries[entry.item_id] = entry
@@ -67,6 +68,14 @@ def collect(arguments: Sequence[str], *, stdin: TextIO) -> list[Entry]:
     if not entries:
         raise InputError("no audio file is there")
     return list(entries.values())
+
+
+def _read(argument: str, stdin: TextIO) -> Iterator[Entry]:
+    try:
+        yield from _expand(argument, stdin)
+    except UnicodeDecodeError as error:
+        # Read with something in place of what cannot be read, a title would be wrong for good.
+        raise InputError(f"{argument}: is not UTF-8 ({error.reason}); save it as UTF-8") from None
 
 
 def _expand(argument: str, stdin: TextIO) -> Iterator[Entry]:
@@ -101,13 +110,16 @@ def _from_file(path: Path) -> Entry:
 
 def _reading(path: Path) -> TextIO:
     # utf-8-sig: spreadsheets put a mark before the first column's name.
-    return path.open(encoding="utf-8-sig", errors="replace", newline="")
+    return path.open(encoding="utf-8-sig", newline="")
 
 
 def _from_csv(path: Path) -> Iterator[Entry]:
     with _reading(path) as file:
         reader = csv.DictReader(file)
         try:
+            twice = [name for name, n in Counter(reader.fieldnames or ()).items() if n > 1]
+            if twice:
+                raise InputError(f"{path}: two columns are called {twice[0]!r}")
             for row in reader:
                 where = f"{path}, line {reader.line_num}"
                 if None in row:
@@ -128,8 +140,13 @@ def _from_lines(lines: Iterable[str], *, base: Path, name: str) -> Iterator[Entr
             continue
         try:
             row = json.loads(line)
+            json.dumps(row, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise InputError(f"{where}: holds half a character") from None
         except ValueError as error:
             raise InputError(f"{where}: not JSON: {error}") from None
+        except RecursionError:
+            raise InputError(f"{where}: is nested too deeply") from None
         yield _from_row(row, base=base, where=where)
 
 
@@ -145,6 +162,8 @@ def _from_row(row: dict[str, Any], *, base: Path, where: str) -> Entry:
     if row.get("object_name"):
         track.audio.object_name = str(row["object_name"])
     elif row.get("path"):
+        if "\0" in str(row["path"]):
+            raise InputError(f"{where}: no path holds a NUL")
         path = base / str(row["path"])
         kept["path"] = _text(path)
     elif not stated:
@@ -173,7 +192,7 @@ def _json(value: Any) -> Any:
     """Return what a cell of a CSV says in JSON, or the cell as it is when it is none."""
     try:
         return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
 
 

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsError as NotJSONError
 
 from liner_server import failpoints
 
@@ -550,6 +551,10 @@ def load(**overrides: object) -> Settings:
         return Settings(**overrides)  # type: ignore[arg-type]
     except ValidationError as error:
         raise SettingsError("\n".join(_lines(error))) from None
+    except NotJSONError as error:
+        # It names the field in quotes, and none of its value.
+        [name] = re.findall(r'field "(\w+)"', str(error)) or ["a setting"]
+        raise SettingsError(f"LINER_{name.upper()}: is not JSON") from None
 
 
 def _lines(error: ValidationError) -> list[str]:

@@ -110,6 +110,27 @@ def test_a_wrong_list_is_said_with_its_line(text: str, told: str) -> None:
         collect(["-"], stdin=io.StringIO(text))
 
 
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("a.csv", "title\nCaf\u00e9\n".encode("latin-1"), "is not UTF-8"),
+        ("a.jsonl", b'{"title": "Caf\xe9"}\n', "is not UTF-8"),
+        ("a.csv", b"title,bpm,title\nA,120,B\n", "two columns are called 'title'"),
+        ("a.jsonl", b'{"path": "a\\u0000b.wav"}\n', "line 1: no path holds a NUL"),
+        ("a.jsonl", b'{"path": "\\ud800"}\n', "line 1: holds half a character"),
+        ("a.jsonl", b'{"tags": ' + b"[" * 50_000 + b"\n", "line 1: is nested too deeply"),
+    ],
+)
+def test_a_list_that_cannot_be_read_as_it_was_meant_is_refused(
+    tmp_path: Path, name: str, data: bytes, told: str
+) -> None:
+    """A letter that was replaced, or a column that was dropped, is found by nobody later."""
+    (tmp_path / name).write_bytes(data)
+
+    with pytest.raises(InputError, match=told):
+        collect([str(tmp_path / name)], stdin=_nothing())
+
+
 def test_what_is_not_there_is_said(tmp_path: Path) -> None:
     """A typing error must not end as an empty result."""
     with pytest.raises(InputError, match="no such file"):

@@ -28,6 +28,14 @@ def test_a_wrong_value_names_its_variable_and_what_it_may_be(monkeypatch, variab
     assert value in str(error.value)
 
 
+def test_a_setting_that_is_no_json_is_named(monkeypatch):
+    """The library's own error for these is another one, and would end in a traceback."""
+    monkeypatch.setenv("LINER_MODEL_PRICES", "{")
+
+    with pytest.raises(SettingsError, match="LINER_MODEL_PRICES: is not JSON"):
+        load()
+
+
 @pytest.mark.parametrize(
     "variable", ["QWEN2_ENDPOINT", "LINER_OPENAI_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]
 )
