@@ -205,10 +205,15 @@ def test_a_rival_that_means_the_same_makes_nothing_surer():
 
 def test_abstaining_does_not_hide_what_was_said():
     """ "No source says anything" beside an alternative would be untrue."""
-    _, guessed = decide(track_pb2.Track(title="A"), [claim("genre", "Jazz", MODEL, 0.2)])
+    track = track_pb2.Track(title="A")
+    _, fitted = decide(track, [claim("genre", "Jazz", MODEL, 0.2)])
+    _, guessed = decide(track, [claim("genre", "Jazz", MODEL, 0.2, UNCALIBRATED)])
     _, silent = decide(track_pb2.Track(title="A"), [], fields=("genre",))
 
-    assert guessed["genre"].reason == "the best guess, Jazz, is 20% likely"
+    assert fitted["genre"].reason == "the best that was said, Jazz, is only 20% sure"
+    assert guessed["genre"].reason == (
+        "the best that was said, Jazz, is only a guess: its score of 0.20 was fitted to nothing"
+    )
     assert silent["genre"].reason == "no source says anything about it"
 
 

@@ -46,7 +46,7 @@ def test_the_worst_comes_first() -> None:
     assert reasons == [
         "the audio is silent",
         "ISRC_FORMAT: no code",
-        "bpm: 140 is more likely (70%) than 70, which was given",
+        "bpm: 140 is more likely (70% sure) than 70, which was given",
         "genre: Jazz is only 70% sure",
         "label: Foo is doubtful",
         "no model could answer (qwen2: PROVIDER_DOWN); this is what was measured",
@@ -55,13 +55,20 @@ def test_the_worst_comes_first() -> None:
 
 def test_a_score_that_was_fitted_to_nothing_is_not_called_sure() -> None:
     """60 % sure would be a promise; nobody asked for it, it is not even told."""
-    guess = _result("energy", "0.5", confidence=0.6, confidence_basis=_UNCALIBRATED)
+    told = {"confidence": 0.6, "confidence_basis": _UNCALIBRATED}
+    guess, rival = _result("energy", "0.5", **told), _result("genre", "Jazz", **told)
+    rival.given_value = "Soul"
     asked = replace(_POLICY, fields=frozenset(["energy"]))
 
     assert review_reasons([guess], [], None, _POLICY) == []
     assert review_reasons([guess], [], None, asked) == [
         "energy: 0.5 is only a guess: its score of 0.60 was fitted to nothing"
     ]
+    [compared] = review_reasons([rival], [], None, _POLICY)
+    assert compared == (
+        "genre: Jazz is more likely (a guess: its score of 0.60 was fitted to nothing) than Soul, "
+        "which was given"
+    )
 
 
 def test_a_long_value_is_quoted_in_short() -> None:

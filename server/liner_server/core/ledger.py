@@ -138,6 +138,13 @@ def surest(path: str, claims: Sequence[Claim]) -> float:
     return max((candidate.confidence for candidate in _weigh(FIELDS[path], claims)), default=0.0)
 
 
+def sureness(confidence: float, basis: Basis) -> str:
+    """Return how sure a value is, in words that claim no more than the basis carries."""
+    if basis == track_pb2.CONFIDENCE_BASIS_UNCALIBRATED:
+        return f"a guess: its score of {confidence:.2f} was fitted to nothing"
+    return f"{confidence:.0%} sure"
+
+
 def given_claims(track: track_pb2.Track, trust: Mapping[Kind, float]) -> list[Claim]:
     """Return what the caller states as claims; `trust` is the probability by kind of field."""
     claims = []
@@ -263,14 +270,14 @@ def _decide(field: Field, claims: Sequence[Claim], policy: Policy) -> track_pb2.
             result.model_scores.append(claim.score)
     if chosen is None:
         doubts = [claim.reason for claim in claims if claim.reason and not claim.value]
-        if candidates:
+        if doubts:
+            result.reason = doubts[0]
+        elif candidates:
             guess = candidates[0]
-            result.reason = (
-                f"the best guess, {shown(guess.value)}, is {guess.confidence:.0%} likely"
-            )
+            sure = sureness(guess.confidence, guess.basis)
+            result.reason = f"the best that was said, {shown(guess.value)}, is only {sure}"
         else:
             result.reason = "no source says anything about it"
-        result.reason = doubts[0] if doubts else result.reason
     else:
         first = chosen.first
         result.value = chosen.value

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from liner.v1 import enrichment_pb2, track_pb2
 
 from liner_server.audio.measurements import Content, Listening
-from liner_server.core.ledger import Policy
+from liner_server.core.ledger import Policy, sureness
 from liner_server.core.rules.book import shown
 from liner_server.errors import LinerError
 
@@ -19,10 +19,8 @@ def _offered_unasked(result: track_pb2.FieldResult, policy: Policy) -> bool:
     return uncalibrated and result.field not in policy.fields
 
 
-def _sureness(result: track_pb2.FieldResult) -> str:
-    if result.confidence_basis == track_pb2.CONFIDENCE_BASIS_UNCALIBRATED:
-        return f"a guess: its score of {result.confidence:.2f} was fitted to nothing"
-    return f"{result.confidence:.0%} sure"
+def _sure(result: track_pb2.FieldResult) -> str:
+    return sureness(result.confidence, result.confidence_basis)
 
 
 def review_reasons(
@@ -43,7 +41,7 @@ def review_reasons(
     ]
     reasons += [
         f"{result.field}: {shown(result.value)} is more likely "
-        f"({result.confidence:.0%}) than {shown(result.given_value)}, which was given"
+        f"({_sure(result)}) than {shown(result.given_value)}, which was given"
         for result in results
         if result.decision == track_pb2.DECISION_PROPOSED and result.HasField("given_value")
     ]
@@ -51,7 +49,7 @@ def review_reasons(
         if result.decision == track_pb2.DECISION_PROPOSED and not result.HasField("given_value"):
             if _offered_unasked(result, policy):
                 continue
-            reasons.append(f"{result.field}: {shown(result.value)} is only {_sureness(result)}")
+            reasons.append(f"{result.field}: {shown(result.value)} is only {_sure(result)}")
         elif (
             result.decision == track_pb2.DECISION_KEPT
             and result.confidence < min(policy.min_confidence, 0.5)
