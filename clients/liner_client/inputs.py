@@ -176,6 +176,9 @@ def _shaped(name: str, value: Any) -> Any:
     """Return a value as the field wants it: "A; B" as a list, names as artists."""
     descriptor: FieldDescriptor | None = track_pb2.Track.DESCRIPTOR.fields_by_name.get(name)
     if descriptor is None or (descriptor.message_type is None and not descriptor.is_repeated):
+        if isinstance(value, bool):
+            # No field of a track is one; as a number it would pass for a tempo of 1.
+            raise json_format.ParseError(f"{name} is neither true nor false")
         return value
     if name != "artists" and descriptor.message_type is not None:
         return _json(value)

@@ -99,6 +99,7 @@ def test_standard_input_may_be_plain_paths() -> None:
         ('{"title": "x"}\n{"title": 5}', "line 2"),
         ('{"title": ', "line 1: not JSON"),
         ('{"bpm": "fast"}', "line 1.*bpm"),
+        ('{"bpm": true}', "line 1.*bpm is neither"),
         ("{}", "neither path nor any field"),
         ('{"item_id": "a", "title": "x"}\n{"item_id": "a", "title": "y"}', "two inputs"),
         ("", "no audio file"),
