@@ -2,8 +2,10 @@
 
 from datetime import timedelta
 
+import pytest
 from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.context import Principal
+from liner_server.errors import FailedPreconditionError
 from liner_server.rpc.batch_records import BatchRecords
 
 
@@ -23,3 +25,25 @@ def test_the_oldest_broken_batches_forget_their_items_first() -> None:
     assert [len(record.memory) for record in broken] == [0, 2, 2]
     resumed, _ = records.open(enrichment_pb2.BatchConfig(batch_id="first"), principal)
     assert resumed is broken[0]
+
+
+def test_the_oldest_broken_batches_forget_their_results_first() -> None:
+    """256 batches of 16 MiB each would be 4 GiB; whoever has all results may still go on."""
+    records = BatchRecords(timedelta(hours=1), most_bytes=5_000)
+    principal = Principal(name="anyone", roles=frozenset())
+
+    for name in ("first", "second", "third"):
+        record, _ = records.open(enrichment_pb2.BatchConfig(batch_id=name), principal)
+        record.add(enrichment_pb2.BatchResult(item_id="a" * 2_000))
+        records.close(record)
+
+    assert [len(_missed(records, name)) for name in ("second", "third")] == [1, 1]
+    with pytest.raises(FailedPreconditionError, match="send what is unfinished"):
+        _missed(records, "first")
+    assert _missed(records, "first", after=1) == []
+
+
+def _missed(records: BatchRecords, name: str, after: int = 0) -> list[enrichment_pb2.BatchResult]:
+    config = enrichment_pb2.BatchConfig(batch_id=name, resume_after=after)
+    _, missed = records.open(config, Principal(name="anyone", roles=frozenset()))
+    return missed

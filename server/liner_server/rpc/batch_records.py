@@ -16,6 +16,8 @@ _KEPT_RESULTS = 2048
 """More than fits between a server and a client that reads: what came before was received."""
 
 _KEPT_BYTES = 16 << 20
+_KEPT_BYTES_IN_ALL = 256 << 20
+"""Of results of streams that ended: beyond, the oldest batches cannot be resumed any more."""
 
 _KEPT_ITEMS = 200_000
 """Items remembered of batches that broke off: beyond, the oldest are compared with nothing more."""
@@ -63,6 +65,16 @@ class BatchRecord:
         self._answered = {result.item_id for result in self._kept}
         return [result for result in self._kept if result.sequence > after]
 
+    @property
+    def size(self) -> int:
+        """Bytes of the results that are kept."""
+        return self._bytes
+
+    def drop_results(self) -> None:
+        """Keep no result: the batch goes on only for whoever received them all."""
+        self._kept.clear()
+        self._bytes = 0
+
     def answered(self, item_id: str) -> bool:
         """Whether the item was finished before the stream was resumed."""
         return item_id in self._answered
@@ -71,10 +83,18 @@ class BatchRecord:
 class BatchRecords:
     """The batches of this process, the newest 256, each for a while after it was last used."""
 
-    def __init__(self, keep: timedelta, *, most: int = 256, most_items: int = _KEPT_ITEMS) -> None:
+    def __init__(
+        self,
+        keep: timedelta,
+        *,
+        most: int = 256,
+        most_items: int = _KEPT_ITEMS,
+        most_bytes: int = _KEPT_BYTES_IN_ALL,
+    ) -> None:
         self._keep = keep.total_seconds()
         self._most = most
         self._most_items = most_items
+        self._most_bytes = most_bytes
         self._records: OrderedDict[str, BatchRecord] = OrderedDict()
 
     def open(
@@ -116,12 +136,16 @@ class BatchRecords:
         record.open = False
         record.used = time.monotonic()
         self._records.move_to_end(record.batch_id)
-        remembered = 0
+        remembered = size = 0
         for other in reversed(self._records.values()):
             remembered += len(other.memory)
             if remembered > self._most_items and not other.open:
                 remembered -= len(other.memory)
                 other.memory = BatchMemory()
+            size += other.size
+            if size > self._most_bytes and not other.open:
+                size -= other.size
+                other.drop_results()
 
     def _forget(self) -> None:
         now = time.monotonic()
