@@ -183,7 +183,14 @@ class Experiments:
                     f"the shares of {name} would sum to more than 1", reason="TRAFFIC_OVER_ONE"
                 )
             await self._change(
-                name, variant, traffic, principal=principal, reason=reason, request_id=request_id
+                self._history.add(
+                    name,
+                    variant,
+                    traffic,
+                    principal=principal,
+                    reason=reason,
+                    request_id=request_id,
+                )
             )
             _log.warning(
                 "experiment changed",
@@ -287,11 +294,13 @@ class Experiments:
                 last = self._history.last(experiment.name, variant.name)
                 if last is None or (last.principal == SETTINGS and last.traffic != variant.traffic):
                     await self._change(
-                        experiment.name,
-                        variant.name,
-                        variant.traffic,
-                        principal=SETTINGS,
-                        reason="as configured",
+                        self._history.add(
+                            experiment.name,
+                            variant.name,
+                            variant.traffic,
+                            principal=SETTINGS,
+                            reason="as configured",
+                        )
                     )
                 elif last.traffic != variant.traffic:
                     _log.warning(
@@ -304,20 +313,8 @@ class Experiments:
                         reason=last.reason,
                     )
 
-    async def _change(
-        self,
-        name: str,
-        variant: str,
-        traffic: float,
-        *,
-        principal: str,
-        reason: str,
-        request_id: str = "",
-    ) -> None:
-        """Keep a change, then follow it."""
-        row = self._history.add(
-            name, variant, traffic, principal=principal, reason=reason, request_id=request_id
-        )
+    async def _change(self, row: analytics_pb2.TrafficRow) -> None:
+        """Keep a change that the history has, then follow it; one that cannot be kept is none."""
         try:
             await self._keep()
         except OSError as error:
