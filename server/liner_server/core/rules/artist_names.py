@@ -5,12 +5,10 @@ import re
 from liner.v1 import track_pb2
 
 from liner_server.core.fields import artist_text
-from liner_server.core.rules import texts
 from liner_server.core.rules.book import (
     APPLE,
     ERROR,
     INFO,
-    PRACTICE,
     WARNING,
     Found,
     Heard,
@@ -18,7 +16,7 @@ from liner_server.core.rules.book import (
     Track,
     shown,
 )
-from liner_server.core.rules.characters import names_of
+from liner_server.core.rules.conversions import ENTITY
 from liner_server.core.rules.rule import Finding
 
 ARTISTS = RuleBook()
@@ -64,7 +62,7 @@ def _compound(track: Track, _: Heard) -> Found:
         if (" " not in name and ";" not in name) or artist.isni or name.lower() in _DUOS:
             continue
         # The semicolon of "&amp;" divides nothing; once it is mended there may be two names.
-        if "&" in name and texts.ENTITY.search(name):
+        if "&" in name and ENTITY.search(name):
             continue
         parts = _TWO_SIDED.split(name)
         if len(parts) == 1:
@@ -220,39 +218,6 @@ def _capital_name(track: Track, _: Heard) -> Found:
                 current=artist.name,
                 field=f"artists[{index}].name",
             )
-
-
-@ARTISTS.rule(
-    "ARTIST_HTML_ENTITY",
-    WARNING,
-    "artists",
-    source=PRACTICE,
-    why="Escapes of a web page or a program are shown as they are.",
-)
-def _entity(track: Track, _: Heard) -> Found:
-    yield from texts.escapes_in(names_of(track))
-
-
-@ARTISTS.rule(
-    "ARTIST_REPLACEMENT_CHARACTER",
-    ERROR,
-    "artists",
-    source="Unicode Standard",
-    why="A letter was lost for good; nobody can guess it back.",
-)
-def _replacement(track: Track, _: Heard) -> Found:
-    yield from texts.losses_in(names_of(track))
-
-
-@ARTISTS.rule(
-    "ARTIST_LOOK_ALIKE_LETTERS",
-    WARNING,
-    "artists",
-    source="Unicode Technical Standard 39",
-    why="A Cyrillic letter inside a Latin name makes it a name that no search finds.",
-)
-def _look_alikes(track: Track, _: Heard) -> Found:
-    yield from texts.look_alikes_in(names_of(track))
 
 
 RULES = ARTISTS.rules

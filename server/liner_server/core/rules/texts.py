@@ -1,18 +1,16 @@
 """Rules on the form of texts: what a title or a label must not carry along.
 
-The titles' and artists' own modules judge capitals, guests and hidden characters; here are the
-habits of files and shops, versions in the wrong place, and what conversions leave behind.
+The titles' and artists' own modules judge capitals, guests and hidden characters, and
+`conversions` what programs left behind; here are the habits of files and shops, and versions in the
+wrong place.
 """
 
-import html
 import re
-import unicodedata
 from collections.abc import Iterator
 
 from liner_server.core.rules import guests
 from liner_server.core.rules.book import (
     APPLE,
-    ERROR,
     INFO,
     PRACTICE,
     WARNING,
@@ -22,7 +20,7 @@ from liner_server.core.rules.book import (
     Track,
     shown,
 )
-from liner_server.core.rules.characters import prints_of, titles_of
+from liner_server.core.rules.characters import titles_of
 from liner_server.core.rules.rule import Finding
 from liner_server.core.rules.titles import needless_version
 
@@ -61,11 +59,6 @@ _COVER = re.compile(
 _SUFFIX = re.compile(r"\s+[-\u2013]\s+(?:single|ep)$", re.IGNORECASE)
 _DISC = re.compile(r"\s*[(\[,-]?\s*\b(?:disc|disk|cd)\s*\d{1,2}\s*[)\]]?$", re.IGNORECASE)
 _ADDRESS = re.compile(r"https?://|\bwww\.|\.(?:com|net|org)\b", re.IGNORECASE)
-ENTITY = re.compile(r"&(?:[a-z]{2,8}|#\d{2,6}|#x[0-9a-f]{2,5});", re.IGNORECASE)
-"""An escape of a web page."""
-
-_TAG = re.compile(r"</?(?:a|b|br|em|font|i|p|span|strong|u)(?:\s[^<>]*)?/?>", re.IGNORECASE)
-_CODE_POINT = re.compile(r"\\u([0-9a-f]{4})", re.IGNORECASE)
 _PART = re.compile(
     r"^(?P<title>.*[^\s,:(-])[,:]?\s+(?P<bracket>\()?(?P<word>part|pt\.?|volume|vol\.?)\s+"
     r"(?P<number>[0-9]{1,3}|[IVX]{1,5})(?(bracket)\))$",
@@ -78,19 +71,6 @@ _ORDINALS = frozenset(
 """Languages in which "1." is "the first"."""
 
 _HARD_ADDRESS = re.compile(r"https?://|\bwww\.", re.IGNORECASE)
-_LOOK_ALIKES = dict(
-    zip(
-        "\u0410\u0412\u0415\u041a\u041c\u041d\u041e\u0420\u0421\u0422\u0423\u0425\u0430\u0435"
-        "\u043e\u0440\u0441\u0443\u0445\u0456\u0406\u0458\u0408\u0455\u0405"
-        "\u0391\u0392\u0395\u0396\u0397\u0399\u039a\u039c\u039d\u039f\u03a1\u03a4\u03a5\u03a7\u03bf",
-        "ABEKMHOPCTYXaeopcyxiIjJsSABEZHIKMNOPTYXo",
-        strict=True,
-    )
-)
-"""Cyrillic and Greek letters that look like a Latin one; others are seen to be what they are."""
-
-_TO_LATIN = str.maketrans(_LOOK_ALIKES)
-_WORD = re.compile(r"[^\W\d_]+")
 _EMPTY_BRACKETS = re.compile(r"\s*(?:\(\s*\)|\[\s*\])")
 
 
@@ -99,11 +79,6 @@ def _all_texts(track: Track) -> Iterator[tuple[str, str]]:
     for path, text in (("label", track.label), ("publisher", track.publisher)):
         if text:
             yield path, text
-
-
-def _prints(track: Track) -> Iterator[tuple[str, str]]:
-    yield from titles_of(track)
-    yield from prints_of(track)
 
 
 @TITLES.rule(
@@ -287,61 +262,6 @@ def _address(track: Track, _: Heard) -> Found:
 
 
 @TITLES.rule(
-    "TEXT_HTML_ENTITY",
-    WARNING,
-    "title",
-    source=PRACTICE,
-    why="Escapes of a web page or a program are shown as they are.",
-)
-def _entity(track: Track, _: Heard) -> Found:
-    yield from escapes_in(_prints(track))
-
-
-def escapes_in(texts: Iterator[tuple[str, str]]) -> Found:
-    r"""Yield what web pages and programs left in texts: "&amp;", "<b>", "\u00e9"."""
-    for path, text in texts:
-        plain = text
-        if "&" in text and ENTITY.search(text):
-            # "&amp;amp;" was escaped twice.
-            plain = html.unescape(html.unescape(text))
-        if "<" in plain:
-            plain = _TAG.sub("", plain)
-        if "\\u" in plain:
-            plain = _CODE_POINT.sub(_code_point, plain)
-        if plain != text:
-            yield Finding(
-                message="holds escapes of a web page or a program",
-                current=text,
-                suggested=plain.strip() or None,
-                field=path,
-            )
-
-
-def _code_point(match: re.Match[str]) -> str:
-    char = chr(int(match[1], 16))
-    # Half a pair is no character, and a control character no gain.
-    return char if char.isprintable() else match[0]
-
-
-@TITLES.rule(
-    "TEXT_REPLACEMENT_CHARACTER",
-    ERROR,
-    "title",
-    source="Unicode Standard",
-    why="A letter was lost for good; nobody can guess it back.",
-)
-def _replacement(track: Track, _: Heard) -> Found:
-    yield from losses_in(_prints(track))
-
-
-def losses_in(texts: Iterator[tuple[str, str]]) -> Found:
-    """Yield texts of which a conversion lost a letter."""
-    for path, text in texts:
-        if "\ufffd" in text:
-            yield Finding(message="a letter was lost in a conversion", current=text, field=path)
-
-
-@TITLES.rule(
     "TEXT_UNDERSCORES",
     INFO,
     "title",
@@ -357,43 +277,6 @@ def _underscores(track: Track, _: Heard) -> Found:
                 suggested=text.replace("_", " ").strip(),
                 field=path,
             )
-
-
-@TITLES.rule(
-    "TEXT_LOOK_ALIKE_LETTERS",
-    WARNING,
-    "title",
-    source="Unicode Technical Standard 39",
-    why="A Cyrillic letter inside a Latin word makes it a word that no search finds.",
-)
-def _look_alikes(track: Track, _: Heard) -> Found:
-    yield from look_alikes_in(_all_texts(track))
-
-
-def look_alikes_in(texts: Iterator[tuple[str, str]]) -> Found:
-    """Yield texts with a word of two alphabets that looks like a word of one."""
-    for path, text in texts:
-        if text.isascii():
-            continue
-        clean = _WORD.sub(_in_one_alphabet, text)
-        if clean != text:
-            yield Finding(
-                message="one word mixes two alphabets", current=text, suggested=clean, field=path
-            )
-
-
-def _in_one_alphabet(match: re.Match[str]) -> str:
-    """Return a Latin word whose other letters all look like Latin ones in Latin, or the word."""
-    word = match[0]
-    latin = word.translate(_TO_LATIN)
-    if latin == word or not any(_is_latin(letter) for letter in word):
-        return word
-    # One letter that is seen to be another alphabet's, as in KoЯn, and nobody is deceived.
-    return latin if all(_is_latin(letter) for letter in latin if letter.isalpha()) else word
-
-
-def _is_latin(letter: str) -> bool:
-    return letter.isascii() or unicodedata.name(letter, "").startswith("LATIN")
 
 
 @TITLES.rule(

@@ -21,6 +21,7 @@ from liner_server.core.rules import (
     audio_match,
     characters,
     codes,
+    conversions,
     identifiers,
     master,
     music,
@@ -33,8 +34,18 @@ from liner_server.core.rules.book import Track
 from liner_server.core.rules.rule import Rule
 
 IDENTIFIER_RULES = (*identifiers.RULES, *parties.RULES)
-TITLE_RULES = (*titles.RULES, *texts.RULES, *characters.TITLES.rules)
-ARTIST_RULES = (*artists.RULES, *artist_names.RULES, *characters.ARTISTS.rules)
+TITLE_RULES = (
+    *titles.RULES,
+    *texts.RULES,
+    *conversions.TITLES.rules,
+    *characters.TITLES.rules,
+)
+ARTIST_RULES = (
+    *artists.RULES,
+    *artist_names.RULES,
+    *conversions.ARTISTS.rules,
+    *characters.ARTISTS.rules,
+)
 
 _KEPT = 32_768
 """Verdicts kept of each kind; a text is at most a kilobyte, and most are a few bytes."""
