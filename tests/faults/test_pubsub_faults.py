@@ -21,7 +21,7 @@ from liner_server.errors import (
     UnavailableError,
 )
 from liner_server.ports_queue import JobQueue, Lease
-from liner_server.queues import leasing, pubsub_file, pubsub_wire
+from liner_server.queues import publishing, pubsub_file, pubsub_wire
 from liner_server.queues.pubsub import PubSubQueue
 from liner_server.queues.pubsub_file import TRANSIT_SCHEMA
 from liner_server.queues.pubsub_gateway import Gateway
@@ -619,7 +619,7 @@ async def test_what_a_dead_process_had_not_sent_is_sent_by_the_next(hosts: Hosts
     """The file is written first: between the two a process may be killed."""
     path = hosts.folder / "a" / "queue"
     past = Times(wall=time.time() - 120, steady=0)
-    letter = leasing.letter_of(job("left behind"), {}, None, past)
+    letter = publishing.letter_of(job("left behind"), {}, None, past)
     async with SqliteFile(path, TRANSIT_SCHEMA) as file:
         await file.write(
             lambda db: pubsub_file.put(db, letter, letter, past, keep=1e9, me="the dead")
@@ -636,8 +636,8 @@ async def test_what_pubsub_keeps_no_longer_is_not_counted_for_ever(tmp_path: Pat
     then = Times(wall=1_800_000_000, steady=0)
     now = Times(wall=then.wall + week, steady=week)
     old, waits = (
-        leasing.letter_of(job("old"), {}, None, then),
-        leasing.letter_of(job("waits"), {}, datetime.fromtimestamp(now.wall, UTC), then),
+        publishing.letter_of(job("old"), {}, None, then),
+        publishing.letter_of(job("waits"), {}, datetime.fromtimestamp(now.wall, UTC), then),
     )
     async with SqliteFile(tmp_path / "queue", TRANSIT_SCHEMA) as file:
         for letter in (old, waits):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from liner_server.queues import leasing
+from liner_server.queues import publishing
 from liner_server.queues.sqlite import SqliteQueue
 from support import external
 from support.eventually import eventually
@@ -244,10 +244,10 @@ async def _fill(queue: SqliteQueue, count: int) -> None:
     for start in range(0, count, 5000):
         times = queue._times()
         letters = [
-            (leasing.letter_of(job(str(n), priority=LOW), {}, None, times), times)
+            (publishing.letter_of(job(str(n), priority=LOW), {}, None, times), times)
             for n in range(start, start + 5000)
         ]
-        await queue._file.write(lambda db, letters=letters: leasing.publish_all(db, letters, 0))
+        await queue._file.write(lambda db, letters=letters: publishing.publish_all(db, letters, 0))
 
 
 @asynccontextmanager

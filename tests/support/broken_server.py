@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from liner_server.__main__ import main
-from liner_server.queues import leasing
+from liner_server.queues import publishing, statements
 from liner_server.queues.sqlite import SqliteQueue
 
 
@@ -33,14 +33,14 @@ def forget_request_ids() -> None:
     """Make another job each time a request comes again."""
 
     def publish(db: Any, letter: Any, times: Any, remembered: float) -> str:
-        leasing.insert(db, leasing._INSERT, [leasing._row(letter, times)])
+        statements.insert(db, publishing._INSERT, [publishing._row(letter, times)])
         return str(letter.job_id)
 
     def publish_all(db: Any, letters: Any, remembered: float) -> list[str]:
         return [publish(db, letter, times, remembered) for letter, times in letters]
 
-    leasing.publish = publish
-    leasing.publish_all = publish_all
+    publishing.publish = publish
+    publishing.publish_all = publish_all
 
 
 FAULTS = {"ack-first": ack_first, "forget-request-ids": forget_request_ids}

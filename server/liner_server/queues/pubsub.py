@@ -35,7 +35,7 @@ from liner_server.ports import ResultStore
 from liner_server.ports_queue import NO_ATTRIBUTES, Lease
 from liner_server.queues import (
     admin,
-    leasing,
+    publishing,
     pubsub_file,
     pubsub_held,
     pubsub_letters,
@@ -195,7 +195,7 @@ class PubSubQueue(SqliteQueue):
             raise InvalidRequestError.of(
                 "not_before", "is more than 6 days ahead: Pub/Sub forgets after 7", "TOO_LATE"
             )
-        fresh = leasing.letter_of(job, attributes, not_before, times)
+        fresh = publishing.letter_of(job, attributes, not_before, times)
         if len(fresh.body) > pubsub_wire.MOST_BYTES:
             raise InvalidRequestError.of("job", "is more than 9 MiB", "JOB_TOO_LARGE")
         letter = fresh
@@ -203,7 +203,7 @@ class PubSubQueue(SqliteQueue):
             named = queue_admin_pb2.EnrichmentJob()
             named.CopyFrom(job)
             named.job_id = _id_of(job.tenant, job.request_id)
-            letter = leasing.letter_of(named, attributes, not_before, times)
+            letter = publishing.letter_of(named, attributes, not_before, times)
         with self._outbox.sending({letter.job_id, fresh.job_id}):
             job_id, unsent = await self._file.write(
                 lambda db: pubsub_file.put(db, letter, fresh, times, self._keep, self._me)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from liner_server.core.enums import Priority
-from liner_server.queues import leasing
+from liner_server.queues import leasing, publishing
 from liner_server.queues.rows import LEASED, Times
 from liner_server.queues.schema import SCHEMA
 
@@ -56,8 +56,8 @@ class Unsent:
 
 def put(
     db: sqlite3.Connection,
-    letter: leasing.Letter,
-    fresh: leasing.Letter,
+    letter: publishing.Letter,
+    fresh: publishing.Letter,
     times: Times,
     keep: float,
     me: str,
@@ -74,7 +74,7 @@ def put(
             (letter.tenant, letter.request_id, times.wall - keep),
         ).fetchone()
     )
-    written = leasing.publish(db, fresh if old else letter, times, keep)
+    written = publishing.publish(db, fresh if old else letter, times, keep)
     found = db.execute(
         "SELECT t.sent FROM messages AS m LEFT JOIN transit AS t USING (message_id) "
         "WHERE m.message_id = ?",

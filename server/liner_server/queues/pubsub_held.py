@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from liner_server.core.enums import Priority
 from liner_server.errors import ConflictError
 from liner_server.ports_queue import Lease
-from liner_server.queues import admin, leasing, pubsub_file
+from liner_server.queues import admin, leasing, pubsub_file, statements
 from liner_server.queues.pubsub_wire import WORDS, Arrival
 from liner_server.queues.rota import Rota
 from liner_server.queues.rows import COLUMNS, DEAD, LEASED, Row, Times
@@ -36,7 +36,7 @@ def arrive(
         found
         for table in ("messages", "finished")
         for (found,) in db.execute(
-            f"SELECT message_id FROM {table} WHERE message_id IN ({leasing.marks(ids)})",  # noqa: S608
+            f"SELECT message_id FROM {table} WHERE message_id IN ({statements.marks(ids)})",  # noqa: S608
             ids,
         )
     }
@@ -46,8 +46,8 @@ def arrive(
         if arrival.message_id not in known:
             new.setdefault(arrival.message_id, arrival)
     if new:
-        leasing.insert(db, _INSERT, [_row(arrival, times) for arrival in new.values()])
-        leasing.insert(db, _HOLD, [_held(arrival, me) for arrival in new.values()])
+        statements.insert(db, _INSERT, [_row(arrival, times) for arrival in new.values()])
+        statements.insert(db, _HOLD, [_held(arrival, me) for arrival in new.values()])
     return [
         new.get(arrival.message_id) is arrival or _arrive(db, arrival, times, me)
         for arrival in arrivals
@@ -90,7 +90,7 @@ def _arrive(db: sqlite3.Connection, found: Arrival, times: Times, me: str) -> bo
         (found.message_id,),
     ).fetchone()
     if row is None:
-        leasing.insert(db, _INSERT, [_row(found, times)])
+        statements.insert(db, _INSERT, [_row(found, times)])
     else:
         number, state, delivery, leased_at, known, carrier, holder = row
         if known is not None and found.round < known:
@@ -106,7 +106,7 @@ def _arrive(db: sqlite3.Connection, found: Arrival, times: Times, me: str) -> bo
             # Pub/Sub would not deliver it if whoever leased it were still there.
             leasing.remember(db, number, delivery, leased_at)
             pubsub_file.unlease(db, number)
-    leasing.insert(db, _HOLD, [_held(found, me)])
+    statements.insert(db, _HOLD, [_held(found, me)])
     return True
 
 
@@ -218,7 +218,7 @@ def finish_all(
         message_id: (carrier, number)
         for message_id, carrier, number in db.execute(
             "SELECT message_id, carrier, round FROM transit "  # noqa: S608
-            f"WHERE message_id IN ({leasing.marks(ids)})",
+            f"WHERE message_id IN ({statements.marks(ids)})",
             ids,
         )
     }
@@ -232,7 +232,7 @@ def finish_all(
         if error is None
     ]
     if over:
-        leasing.insert(db, "INSERT OR REPLACE INTO finished VALUES ", over)
+        statements.insert(db, "INSERT OR REPLACE INTO finished VALUES ", over)
     return told
 
 

@@ -31,7 +31,7 @@ from liner_server.errors import (
     UnavailableError,
 )
 from liner_server.ports_queue import NO_ATTRIBUTES, Lease
-from liner_server.queues import admin, leasing
+from liner_server.queues import admin, leasing, publishing
 from liner_server.queues.rota import Rota
 from liner_server.queues.rows import Row, Times, messages_of
 from liner_server.queues.schema import SCHEMA, check_version
@@ -108,7 +108,7 @@ class SqliteQueue:
     ) -> str:
         """Put a job on the queue; see the port."""
         times = self._times()
-        letter = leasing.letter_of(job, attributes, not_before, times)
+        letter = publishing.letter_of(job, attributes, not_before, times)
         job_id = await self._file.write_together(self._publish_all, (letter, times))
         self._stir()
         return job_id
@@ -262,9 +262,9 @@ class SqliteQueue:
                 woken.set_result(None)
 
     def _publish_all(
-        self, db: sqlite3.Connection, letters: Sequence[tuple[leasing.Letter, Times]]
+        self, db: sqlite3.Connection, letters: Sequence[tuple[publishing.Letter, Times]]
     ) -> list[str]:
-        return leasing.publish_all(db, letters, self._keep)
+        return publishing.publish_all(db, letters, self._keep)
 
     def _ack_all(
         self, db: sqlite3.Connection, leases: Sequence[Lease]
@@ -282,7 +282,7 @@ class SqliteQueue:
     ) -> list[tuple[list[Lease], float | None]]:
         """Lease for all who ask, in the order in which they asked."""
         if len({seconds for _, seconds in wanted}) > 1:
-            raise leasing.OneByOne
+            raise publishing.OneByOne
         times = self._times()
         leasing.wake(db, times)
         if admin.paused(db):
