@@ -109,14 +109,15 @@ class Chaos:
 
     async def _life(self, stack: AsyncExitStack) -> None:
         """One process from its start to its violent end."""
-        role = "worker" if self._rng.random() < 0.3 else "server"
+        # In turn: by chance alone a short run may leave a role out.
+        role = "worker" if sum(self.at.values()) % 3 == 1 else "server"
         point = self._rng.choice(self.points) if self._rng.random() < 0.5 else None
         since = time.monotonic()
         fault = f"{point}:{self._rng.randrange(1, 200)}" if point else ""
         async with self._process(role, fault) as process:
             if process.returncode is None:
                 self.recoveries.append(time.monotonic() - since)
-            if self._rng.random() < 0.6:
+            if not self.killed["producer"] or self._rng.random() < 0.6:
                 await self._kill_a_producer(stack)
             # Deaths of servers, about half of all, are spread over the messages.
             share = 2 * self.messages / self.kills
