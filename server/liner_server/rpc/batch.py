@@ -22,6 +22,7 @@ from liner_server.context import RequestContext
 from liner_server.core.enricher import Enricher
 from liner_server.errors import (
     DeadlineError,
+    FailedPreconditionError,
     InvalidRequestError,
     LinerError,
     ResourceExhaustedError,
@@ -64,14 +65,20 @@ class BatchRunner:
         """Let running streams finish what is open, tell their clients where to resume, and end."""
         self._draining.set()
 
-    async def run(self, incoming: Requests, context: RequestContext) -> Responses:
+    async def run(self, incoming: Requests, context: RequestContext, *, enabled: bool) -> Responses:
         """Yield one stream's responses.
 
         Raises:
-            LinerError: the stream broke the protocol or cannot be resumed.
+            LinerError: batches are not enabled, the stream broke the protocol, or it cannot be
+                resumed.
 
         """
         config = await _config(incoming)
+        # Not before: a client that is refused while it still sends may read INTERNAL instead.
+        if not enabled:
+            raise FailedPreconditionError(
+                "ENABLE_BATCH_PROCESSING is off", reason="BATCH_PROCESSING_OFF"
+            )
         record, missed = self._records.open(config, context.principal)
         stream = _Stream(
             enricher=self._enricher,

@@ -12,7 +12,7 @@ from liner.v1 import enrichment_pb2, enrichment_pb2_grpc
 from liner_server.context import current
 from liner_server.core.breaker import BreakerState
 from liner_server.core.enricher import Enricher
-from liner_server.errors import FailedPreconditionError, ResourceExhaustedError
+from liner_server.errors import ResourceExhaustedError
 from liner_server.rpc import requests
 from liner_server.rpc.batch import BatchRunner
 from liner_server.rpc.results import ResultsDesk
@@ -71,11 +71,8 @@ class EnrichmentServicer(enrichment_pb2_grpc.EnrichmentServiceServicer):
         context: _Context,
     ) -> AsyncIterator[enrichment_pb2.BatchProcessResponse]:
         """Enrich many tracks over one stream."""
-        if not self._flags().enable_batch_processing:
-            raise FailedPreconditionError(
-                "ENABLE_BATCH_PROCESSING is off", reason="BATCH_PROCESSING_OFF"
-            )
-        async for response in self._batches.run(request_iterator, current.get()):
+        enabled = self._flags().enable_batch_processing
+        async for response in self._batches.run(request_iterator, current.get(), enabled=enabled):
             yield response
 
     async def SubmitEnrichment(  # noqa: N802 - the contract's name
