@@ -58,9 +58,10 @@ def test_a_row_counts_what_liner_said_and_not_what_it_was_told() -> None:
     [
         track_pb2.Track(title="A"),
         track_pb2.Track(title="A", lyrics="la " * 20_000),
+        track_pb2.Track(title="A", audio=track_pb2.Audio(object_name="a.flac")),
         track_pb2.Track(title="A", audio=track_pb2.Audio(inline=b"x" * (2 << 20))),
     ],
-    ids=["short", "lyrics", "audio"],
+    ids=["short", "lyrics", "stored audio", "audio"],
 )
 def test_what_is_kept_of_an_answer_is_small_and_makes_the_same_row(
     track: track_pb2.Track,

@@ -117,16 +117,15 @@ class AnalyticsBuffer:
     ) -> None:
         """Keep a row of an answer; never raises, for the answer is worth more."""
         try:
-            row = rows.begun(
+            head = rows.begun(
                 plan,
-                track=self.track(plan.unit),
                 request_id=context.request_id,
                 operation=operation,
                 outcome=outcome,
                 seconds=seconds,
             )
             body = rows.packed(answer) if answer is not None else b""
-            self._take(_ANSWER, row.SerializeToString(), body)
+            self._take(_ANSWER, head, body)
         except Exception as error:
             self._observer.rows_counted("dropped", 1)
             self._complain("a row of analytics was not kept", error)
@@ -221,7 +220,7 @@ class AnalyticsBuffer:
         tables: dict[Table, list[AnyRow]] = {}
         for entry in batch.entries:
             try:
-                table, row = _row(entry)
+                table, row = self._row(entry)
             except (KeyError, DecodeError) as error:
                 # Of a newer release, perhaps: it must not hold up what is behind it.
                 self._observer.rows_counted("dropped", 1)
@@ -229,6 +228,17 @@ class AnalyticsBuffer:
                 continue
             tables.setdefault(table, []).append(row)
         return batch, tables
+
+    def _row(self, entry: Entry) -> tuple[Table, AnyRow]:
+        if entry.kind != _ANSWER:
+            table = _TABLES[entry.kind]
+            return table, MESSAGES[table].FromString(entry.head)
+        row = analytics_pb2.ExperimentRow.FromString(entry.head)
+        row.track = self.track(row.track)
+        answer = (
+            enrichment_pb2.EnrichMetadataResponse.FromString(entry.body) if entry.body else None
+        )
+        return Table.EXPERIMENTS, rows.completed(row, answer)
 
     def _set_aside(self, refused: Sequence[tuple[Table, AnyRow, str]]) -> None:
         """Keep rows that the backend never takes where an operator finds them."""
@@ -249,11 +259,3 @@ class AnalyticsBuffer:
             told = error.message if isinstance(error, LinerError) else repr(error) if error else ""
             _log.warning(what, error=told, waiting=self._journal.waiting)
 
-
-def _row(entry: Entry) -> tuple[Table, AnyRow]:
-    if entry.kind != _ANSWER:
-        table = _TABLES[entry.kind]
-        return table, MESSAGES[table].FromString(entry.head)
-    row = analytics_pb2.ExperimentRow.FromString(entry.head)
-    answer = enrichment_pb2.EnrichMetadataResponse.FromString(entry.body) if entry.body else None
-    return Table.EXPERIMENTS, rows.completed(row, answer)

@@ -9,6 +9,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from itertools import count
 from typing import Any
 from uuid import uuid4
@@ -38,29 +39,43 @@ def track_hash(unit: str) -> str:
     return hashlib.blake2b(data, digest_size=12, person=b"liner-track").hexdigest()
 
 
-def begun(
-    plan: Plan, *, track: str, request_id: str, operation: str, outcome: str, seconds: float
-) -> analytics_pb2.ExperimentRow:
-    """Return a row with what is not in the answer itself."""
+def begun(plan: Plan, *, request_id: str, operation: str, outcome: str, seconds: float) -> bytes:
+    """Return the bytes of a row with what is not in the answer itself.
+
+    Its track is what the experiment drew by, as it is: who reads it hides it.
+    """
+    row = analytics_pb2.ExperimentRow()
+    row.row_id = f"{_process}{next(_numbers):08x}"
+    row.time = time.time_ns() // 1000
+    row.request_id = request_id
+    row.track = plan.unit
+    row.processing_seconds = seconds
+    # Stands where no answer names another.
+    model = plan.lanes[0].name if plan.lanes else "embedded"
+    # Messages written one after the other are read as one that has the fields of both.
+    return row.SerializeToString() + _standing(
+        plan.experiment, plan.variant, plan.allocation, model, operation, outcome
+    )
+
+
+@lru_cache(maxsize=1024)
+def _standing(
+    experiment: str, variant: str, allocation: str, model: str, operation: str, outcome: str
+) -> bytes:
+    """Return the bytes of what many rows have in common."""
     return analytics_pb2.ExperimentRow(
-        row_id=f"{_process}{next(_numbers):x}",
-        time=time.time_ns() // 1000,
-        request_id=request_id,
-        track=track,
-        experiment=plan.experiment,
-        variant=plan.variant,
-        allocation=plan.allocation,
-        # Stands where no answer names another.
-        model=plan.lanes[0].name if plan.lanes else "embedded",
+        experiment=experiment,
+        variant=variant,
+        allocation=allocation,
+        model=model,
         operation=operation,
         error_code="" if outcome == "ok" else outcome,
-        processing_seconds=seconds,
-    )
+    ).SerializeToString()
 
 
 def packed(answer: enrichment_pb2.EnrichMetadataResponse) -> bytes:
     """Return an answer's bytes, or where they are many, those that `completed` reads."""
-    if not answer.track.HasField("audio"):
+    if not answer.track.audio.inline:
         # Copying all is several times as fast as choosing.
         data = answer.SerializeToString()
         if len(data) <= _MOST_BYTES:
