@@ -258,4 +258,3 @@ class AnalyticsBuffer:
             self._last_log = now
             told = error.message if isinstance(error, LinerError) else repr(error) if error else ""
             _log.warning(what, error=told, waiting=self._journal.waiting)
-
