@@ -7,14 +7,10 @@ from pathlib import Path
 
 import pytest
 from support.http import fetch
+from support.raw_http2 import GOAWAY, PREFACE, SETTINGS, frame
 from support.server import connected, server_process
 
 FORGED = b'x\n{"event": "forged", "level": "info"}\r\n\x1b[2J'
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-
-def _frame(kind: int, payload: bytes) -> bytes:
-    return struct.pack(">I", len(payload))[1:] + bytes([kind, 0]) + bytes(4) + payload
 
 
 async def _send(address: str, *parts: bytes) -> None:
@@ -36,8 +32,8 @@ async def test_what_peers_send_begins_no_line(
     """gRPC's core would write a peer's farewell as it came, before anybody is authenticated."""
     async with server_process(tmp_path) as server:
         for code in (0, 2, 11):
-            goaway = _frame(7, struct.pack(">II", 0, code) + FORGED)
-            await _send(server.grpc_address, _PREFACE + _frame(4, b""), goaway)
+            goaway = frame(GOAWAY, struct.pack(">II", 0, code) + FORGED)
+            await _send(server.grpc_address, PREFACE + frame(SETTINGS), goaway)
         await _send(server.grpc_address, b"GET / HTTP/1.1\n" + FORGED)
         await _send(server.http_address, b"GET /" + FORGED + b" HTTP/1.1\r\n\r\n")
         async with connected(server.grpc_address) as stubs:

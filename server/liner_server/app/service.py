@@ -11,6 +11,7 @@ from contextlib import (
     suppress,
 )
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -63,6 +64,8 @@ class App:
         self.http_address = http_address
         """HOST:PORT of the side port, with the port in use."""
         self.stopping = False
+        self.broken = asyncio.Event()
+        """Set when the gRPC server ended by itself: the process must be started anew."""
 
     async def stop(self) -> None:
         """Finish what is in flight within the drain time, refuse the rest; may be called twice."""
@@ -152,6 +155,8 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         app.http_address = await _side_port(settings, stack, app, parts)
         await server.start()
         app.grpc_address = _with_port(settings.grpc_bind, server.port)
+        serving = asyncio.create_task(server.wait())
+        serving.add_done_callback(partial(_ended, app))
         stack.push_async_callback(app.stop)
         yield app
 
@@ -186,6 +191,17 @@ async def working(settings: Settings) -> AsyncIterator[App]:
         app.http_address = await _side_port(settings, stack, app, parts)
         stack.push_async_callback(app.stop)
         yield app
+
+
+def _ended(app: App, serving: asyncio.Task[None]) -> None:
+    """Say that a server is broken which nobody asked to stop."""
+    if serving.cancelled():
+        return
+    error = serving.exception()
+    if app.stopping:
+        return
+    _log.critical("the gRPC server ended by itself", exc_info=error)
+    app.broken.set()
 
 
 async def _push(
@@ -238,7 +254,7 @@ async def _side_port(settings: Settings, stack: AsyncExitStack, app: App, parts:
         side_port(
             settings.http_address,
             registry=parts.telemetry.registry,
-            healthy=lambda: not app.stopping,
+            healthy=lambda: not (app.stopping or app.broken.is_set()),
             push=push.answer if push is not None else None,
             urls=ObjectUrls(parts.objects, signer.check) if signer is not None else None,
         )
@@ -252,7 +268,12 @@ async def _side_port(settings: Settings, stack: AsyncExitStack, app: App, parts:
 
 
 async def serve(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; a second signal ends at once."""
+    """Serve until SIGTERM or SIGINT; a second signal ends at once.
+
+    Raises:
+        SystemExit: with 1, when gRPC ended by itself.
+
+    """
     await _until_asked(settings, running(settings))
 
 
@@ -288,9 +309,16 @@ async def _until_asked(settings: Settings, process: AbstractAsyncContextManager[
             sys.stdout.flush()
         settle_collector()
         _log.info("serving", grpc=app.grpc_address, http=app.http_address)
-        await asked.wait()
+        ends = [asyncio.create_task(event.wait()) for event in (asked, app.broken)]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        for end in ends:
+            end.cancel()
+        broken = app.broken.is_set()
         _log.info("stopping", grace_seconds=settings.drain_seconds)
     _log.info("stopped")
+    if broken:
+        # Whoever watches over the process starts it anew; alive without gRPC it would be left so.
+        raise SystemExit(1)
 
 
 def _with_port(address: str, port: int) -> str:

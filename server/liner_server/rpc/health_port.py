@@ -6,6 +6,8 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1._async import HealthServicer
 
+from liner_server.rpc.accepting import tolerate_undecodable_names
+
 
 class HealthPort:
     """Answers SERVING for as long as its context is open, and NOT_SERVING once it drains.
@@ -20,6 +22,7 @@ class HealthPort:
 
     def __init__(self, address: str) -> None:
         self._address = address
+        tolerate_undecodable_names()
         # No reuse: another process on this port would answer every second probe.
         options = (("grpc.so_reuseport", 0), ("grpc.max_concurrent_streams", 16))
         self._server = grpc.aio.server(options=options)

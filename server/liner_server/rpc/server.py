@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from datetime import timedelta
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -19,6 +20,7 @@ from liner.v1 import (
     storage_pb2_grpc,
 )
 
+from liner_server.rpc import accepting
 from liner_server.rpc.interceptors import CallInterceptor, Running
 
 MAX_MESSAGE_BYTES = 4 << 20
@@ -59,6 +61,7 @@ class GrpcServer:
     ) -> None:
         self._address = address
         self._running = running
+        accepting.tolerate_undecodable_names()
         self._server = grpc.aio.server(interceptors=(interceptor,), options=_OPTIONS)
         self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -73,6 +76,7 @@ class GrpcServer:
             from grpc_channelz.v1 import channelz
 
             channelz.add_channelz_servicer(self._server)
+        self._accepting: set[asyncio.Task[Any]] = set()
         self.port = 0
         """The port in use; known once started, also when 0 was asked for."""
 
@@ -87,7 +91,9 @@ class GrpcServer:
             self.port = self._server.add_insecure_port(self._address)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._address}: {error}") from error
+        others = accepting.loops()
         await self._server.start()
+        self._accepting = accepting.loops() - others
         serving = health_pb2.HealthCheckResponse.SERVING
         for name in ("", *SERVING):
             await self._health.set(name, serving)
@@ -108,8 +114,17 @@ class GrpcServer:
         await self._running.wait(timedelta(seconds=1))
 
     async def wait(self) -> None:
-        """Return when the server has stopped."""
-        await self._server.wait_for_termination()
+        """Return when the server accepts no more calls.
+
+        Raises:
+            Exception: what made it stop, if nobody asked it to.
+
+        """
+        if not self._accepting:
+            await self._server.wait_for_termination()
+        ended, _ = await asyncio.wait(self._accepting)
+        for loop in ended:
+            loop.result()
 
 
 async def watch_loop(record: Callable[[float], None]) -> None:
