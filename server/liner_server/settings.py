@@ -102,7 +102,7 @@ class Settings(BaseSettings):
 
     tokens_file: Path | None = None
     """File of bearer tokens, one a line: sha256 of the token, name, roles. `liner-server token`
-    writes such a line."""
+    writes such a line. Followed while the server runs; a wrong file changes nothing then."""
 
     reflection: bool = True
     """Whether grpcurl may ask for the contract. With tokens it needs the role operator."""

@@ -160,6 +160,12 @@ class Telemetry:
             "Size of the disk of the data folder",
             registry=self.registry,
         )
+        self.file_refused = Gauge(
+            "liner_file_refused",
+            "1 while a watched file is not taken as it is, and its last good content is in force",
+            ("file",),
+            registry=self.registry,
+        )
         self.analytics_rows = Counter(
             "analytics_rows_total",
             "Rows of answers and reviews: stored, spilled while the backend was down, or dropped",
@@ -211,6 +217,10 @@ class Telemetry:
         for model, is_open in breakers.items():
             self.breaker_open.labels(model).set_function(is_open)
         self.budget_spent.set_function(budget_spent)
+
+    def watch_file(self, name: str, refused: Callable[[], bool]) -> None:
+        """Show at each scrape whether a file that is followed while the server runs is refused."""
+        self.file_refused.labels(name).set_function(refused)
 
     def watch_disk(self, folder: Path) -> None:
         """Show at each scrape how full the disk of this folder is; not a number if it is gone."""

@@ -95,6 +95,8 @@ async def open_parts(settings: Settings, stack: AsyncExitStack, *, serves: bool)
         )
     )
     flags, flags_problem = await _flags(settings, stack)
+    if settings.flags_file is not None:
+        telemetry.watch_file("flags", lambda: bool(flags_problem()))
     calibration = _calibration(settings)
     lanes = await _lanes(settings, stack, calibration, telemetry)
     analytics = await open_analytics(settings, stack, lanes, telemetry)

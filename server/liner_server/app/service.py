@@ -32,7 +32,6 @@ from liner_server.rpc.batch_records import BatchRecords
 from liner_server.rpc.enrichment import EnrichmentServicer
 from liner_server.rpc.experiment import ExperimentAdminServicer
 from liner_server.rpc.health_port import HealthPort
-from liner_server.rpc.identity import TokenAuthenticator
 from liner_server.rpc.interceptors import CallInterceptor, Running
 from liner_server.rpc.object_urls import ObjectUrls
 from liner_server.rpc.queue_admin import QueueAdminServicer
@@ -41,6 +40,7 @@ from liner_server.rpc.server import GrpcServer, watch_loop
 from liner_server.rpc.side_port import side_port
 from liner_server.rpc.storage import StorageServicer
 from liner_server.rpc.submit import SubmitDesk
+from liner_server.rpc.tokens_file import TokensFile
 from liner_server.settings import Settings, SettingsError, is_loopback
 
 if TYPE_CHECKING:
@@ -84,12 +84,13 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         OSError: an address or the data folder cannot be used.
 
     """
-    authenticator = (
-        TokenAuthenticator.from_file(settings.tokens_file) if settings.tokens_file else None
-    )
+    tokens = TokensFile(settings.tokens_file) if settings.tokens_file else None
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(traced_as(settings, "liner-server"))
         parts = await open_parts(settings, stack, serves=True)
+        if tokens is not None:
+            await stack.enter_async_context(tokens)
+            parts.telemetry.watch_file("tokens", lambda: bool(tokens.problem))
         enricher, telemetry = parts.enricher, parts.telemetry
         drain = timedelta(seconds=settings.drain_seconds)
         batches = BatchRunner(
@@ -105,7 +106,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         )
         handlers = Running()
         interceptor = CallInterceptor(
-            authenticator=authenticator,
+            authenticator=(lambda: tokens.current) if tokens is not None else None,
             telemetry=telemetry,
             retry_budget=RetryBudget(),
             default_deadline=timedelta(seconds=settings.default_deadline_seconds),

@@ -100,6 +100,9 @@ class TokenAuthenticator:
     def __init__(self, entries: Sequence[_Entry]) -> None:
         self._entries = tuple(entries)
 
+    def __len__(self) -> int:
+        return len(self._entries)
+
     @classmethod
     def from_file(cls, path: Path) -> "TokenAuthenticator":
         """Read `SHA256 NAME ROLE,ROLE [PREFIX/,PREFIX/]` lines; blank ones and # comments are
@@ -110,16 +113,31 @@ class TokenAuthenticator:
 
         """
         try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
+            return cls.parse(path.read_bytes())
+        except OSError as error:
             raise SettingsError(f"LINER_TOKENS_FILE: {path} cannot be read: {error}") from error
+        except ValueError as error:
+            raise SettingsError(f"LINER_TOKENS_FILE: {path}: {error}") from error
+
+    @classmethod
+    def parse(cls, data: bytes) -> "TokenAuthenticator":
+        """Read what a file holds; see `from_file`.
+
+        Raises:
+            ValueError: a line is wrong; the text says which, and nothing of what is in it.
+
+        """
+        try:
+            lines = data.decode().splitlines()
+        except UnicodeDecodeError:
+            raise ValueError("it is not text in UTF-8") from None
         entries = [
-            _entry(path, number, line)
+            _entry(number, line)
             for number, line in enumerate(lines, 1)
             if line.strip() and not line.startswith("#")
         ]
         if not entries:
-            raise SettingsError(f"LINER_TOKENS_FILE: {path} holds no token")
+            raise ValueError("it holds no token")
         owned = {prefix for entry in entries for prefix in entry.principal.owns}
         return cls([_barred(entry, owned) for entry in entries])
 
@@ -179,19 +197,17 @@ def new_token(name: str, roles: Sequence[str], prefixes: Sequence[str] = ()) -> 
     return token, line
 
 
-def _entry(path: Path, number: int, line: str) -> _Entry:
+def _entry(number: int, line: str) -> _Entry:
     match = _LINE.match(line.strip())
     roles = frozenset(match[3].split(",")) if match else frozenset()
     if match is None or not roles <= ROLES:
-        raise SettingsError(
-            f"LINER_TOKENS_FILE: line {number} of {path} is not `SHA256 NAME ROLE,ROLE [PREFIX/]` "
-            f"with roles of {', '.join(sorted(ROLES))}"
+        raise ValueError(
+            f"line {number} is not `SHA256 NAME ROLE,ROLE [PREFIX/]` with roles of "
+            f"{', '.join(sorted(ROLES))}"
         )
     owns = tuple(match[4].split(",")) if match[4] else ()
     if not all(map(_is_prefix, owns)):
-        raise SettingsError(
-            f"LINER_TOKENS_FILE: line {number} of {path}: a prefix is {_PREFIX_FORM}"
-        )
+        raise ValueError(f"line {number}: a prefix is {_PREFIX_FORM}")
     return _Entry(
         digest=bytes.fromhex(match[1]),
         principal=Principal(name=match[2], roles=roles, owns=owns),

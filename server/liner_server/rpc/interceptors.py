@@ -11,7 +11,8 @@ import math
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeAlias
@@ -73,42 +74,55 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         *,
-        authenticator: identity.TokenAuthenticator | None,
+        authenticator: Callable[[], identity.TokenAuthenticator] | None,
         telemetry: Telemetry,
         retry_budget: RetryBudget,
         default_deadline: timedelta,
         running: Running,
     ) -> None:
+        """Take what tells who is known now; None: everybody is the local principal."""
         self._authenticator = authenticator
         self._telemetry = telemetry
         self._budget = retry_budget
         self._default_deadline = default_deadline.total_seconds()
         self._running = running
         self._wrapped: dict[str, _Handler] = {}
+        self._refusing: dict[str, _Handler] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable["_Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "_Handler | None":
-        """Return the method's handler, wrapped once; callers choose names, so None is not kept."""
+        """Return the method's handler, wrapped once; callers choose names, so None is not kept.
+
+        Who may not call it is refused before grpc reads the request: else anybody could make the
+        server hold a hundred messages of the largest size for each connection.
+        """
         method = handler_call_details.method
         task = asyncio.current_task()
         if task is not None and method.startswith(_OURS):
             # From its first byte on: stopping waits for a call whose request still comes in.
             self._running.add(task)
         wrapped = self._wrapped.get(method)
-        if wrapped is not None:
-            return wrapped
-        handler = await continuation(handler_call_details)
-        if handler is None:
-            return handler
-        wrapped = self._wrap(method, handler)
-        self._wrapped[method] = wrapped
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return handler
+            wrapped = self._wrap(method, handler)
+            self._wrapped[method] = wrapped
+        if self._authenticator is not None:
+            metadata = _texts(handler_call_details.invocation_metadata)
+            try:
+                identity.authorise(self._principal(method, metadata), method)
+            except LinerError:
+                return self._refusing[method]
         return wrapped
 
     def _wrap(self, method: str, handler: _Handler) -> _Handler:
         call = _Call(self, method, handler)
+        # Whatever the method's own kind: one that streams in is called before anything is read.
+        self._refusing[method] = grpc.stream_stream_rpc_method_handler(call.stream(_nothing))
         kinds = (
             ("unary_unary", grpc.unary_unary_rpc_method_handler, call.unary),
             ("unary_stream", grpc.unary_stream_rpc_method_handler, call.stream),
@@ -134,10 +148,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             LinerError: not known, not allowed, or metadata that cannot be used.
 
         """
-        metadata: dict[str, list[str]] = {}
-        for key, value in context.invocation_metadata() or ():
-            if isinstance(value, str):
-                metadata.setdefault(key, []).append(value)
+        metadata = _texts(context.invocation_metadata())
         principal = self._principal(method, metadata)
         identity.authorise(principal, method)
         request_id = _single(metadata, "liner-request-id", _REQUEST_ID) or uuid.uuid4().hex
@@ -162,7 +173,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             return identity.LOCAL
         if identity.ROLE_OF_METHOD.get(method) == identity.OPEN:
             return identity.NOBODY
-        return self._authenticator.principal_of(metadata.get("authorization", ()))
+        return self._authenticator().principal_of(metadata.get("authorization", ()))
+
+    def known(self) -> object:
+        """Return what is another object once tokens have changed."""
+        return self._authenticator and self._authenticator()
+
+    def readmit(self, method: str, context: _Context) -> None:
+        """Let a stream go on after a change of tokens, if its caller might begin it now.
+
+        Raises:
+            UnauthenticatedError, PermissionDeniedError: it might not.
+
+        """
+        principal = self._principal(method, _texts(context.invocation_metadata()))
+        identity.authorise(principal, method)
 
     def pushback(self, error: LinerError, context: _Context) -> tuple[tuple[str, str], ...]:
         """Return what tells the client's own retry policy when to come back, or not to."""
@@ -189,6 +214,8 @@ class _Ongoing:
 
     began: float
     span: tracing.Span
+    known: object
+    """Whom the tokens file knew when the caller was last let in."""
 
 
 class _Call:
@@ -220,7 +247,7 @@ class _Call:
             began = self._begin(context)
             try:
                 ours = self._open(context)
-                body = behaviour(self._count(request), context)
+                body = behaviour(self._count(request, context, began), context)
                 if self.ours and not self._streams_in:
                     response = await _within(body, ours)
                 else:
@@ -241,11 +268,13 @@ class _Call:
             began = self._begin(context)
             try:
                 self._open(context)
-                responses = behaviour(self._count(request), context)
+                responses = behaviour(self._count(request, context, began), context)
                 if hasattr(responses, "__aiter__"):
-                    async for response in responses:
-                        self._sent.inc()
-                        yield response
+                    async with aclosing(responses):
+                        async for response in responses:
+                            self._check(context, began)
+                            self._sent.inc()
+                            yield response
                 else:
                     # A handler that writes to the context, as grpc's own services do.
                     await responses
@@ -264,7 +293,7 @@ class _Call:
             carrier=_carried(context) if tracing.is_on() else {},
             attributes={"rpc.system": "grpc"},
         )
-        return _Ongoing(time.perf_counter(), span)
+        return _Ongoing(time.perf_counter(), span, self._owner.known())
 
     def _open(self, context: _Context) -> RequestContext:
         streams = self._streams_in or self._streams_out
@@ -273,14 +302,24 @@ class _Call:
         context.set_trailing_metadata((("liner-request-id", ours.request_id),))
         return ours
 
-    def _count(self, request: Any) -> Any:
+    def _check(self, context: _Context, began: _Ongoing) -> None:
+        """Go on with a stream that its caller may still have: it can run for a night."""
+        known = self._owner.known()
+        if known is not began.known:
+            self._owner.readmit(self._method, context)
+            began.known = known
+
+    def _count(self, request: Any, context: _Context, began: _Ongoing) -> Any:
         if not self._streams_in:
             self._received.inc()
             return self._parsed(request)
-        return self._counted(request)
+        return self._counted(request, context, began)
 
-    async def _counted(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async def _counted(
+        self, requests: AsyncIterator[Any], context: _Context, began: _Ongoing
+    ) -> AsyncIterator[Any]:
         async for request in requests:
+            self._check(context, began)
             self._received.inc()
             yield self._parsed(request)
 
@@ -334,6 +373,21 @@ class _Call:
             rich = status.internal(request_id=request_id)
         self._observe(_CODES[rich.code], began)
         await _abort(context, rich, (("liner-request-id", request_id), *pushback))
+
+
+def _texts(pairs: Iterable[tuple[str, str | bytes]] | None) -> dict[str, list[str]]:
+    """Return the metadata that are text, by their keys."""
+    found: dict[str, list[str]] = {}
+    for key, value in pairs or ():
+        if isinstance(value, str):
+            found.setdefault(key, []).append(value)
+    return found
+
+
+async def _nothing(_: Any, __: _Context) -> AsyncIterator[Any]:
+    """Answer a call that is refused before it comes to that."""
+    return
+    yield
 
 
 def _carried(context: _Context) -> dict[str, str]:
