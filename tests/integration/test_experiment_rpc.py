@@ -15,7 +15,7 @@ from liner.v1 import analytics_pb2, enrichment_pb2, experiment_pb2, track_pb2
 from liner_server.analytics.sqlite import SqliteSink
 from liner_server.app import App
 from liner_server.core.experiment import Experiment
-from liner_server.experiments import Experiments
+from liner_server.experiments.service import Experiments
 from liner_server.ports_analytics import Table, Tally, Window
 from liner_server.telemetry import Telemetry
 from support.asking import answering

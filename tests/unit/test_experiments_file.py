@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from liner_server.experiments_file import ExperimentsFileError, read
+from liner_server.experiments.file import ExperimentsFileError, read
 
 ONE = {"name": "a", "variants": [{"name": "b", "model": "openai", "traffic": 0.2}]}
 

@@ -11,8 +11,8 @@ from liner_server.analytics.sqlite import SqliteSink
 from liner_server.analytics_retention import AnalyticsRetention
 from liner_server.core.experiment import Experiment, Variant
 from liner_server.core.router import Lanes
-from liner_server.experiments import Experiments
-from liner_server.experiments_file import ExperimentsFileError, read
+from liner_server.experiments.file import ExperimentsFileError, read
+from liner_server.experiments.service import Experiments
 from liner_server.ports_analytics import AnalyticsSink
 from liner_server.settings import (
     AnalyticsBackend,

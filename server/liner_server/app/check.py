@@ -19,15 +19,15 @@ from pathlib import Path
 
 from liner.v1 import enrichment_pb2
 
-from liner_server import experiments_kept
 from liner_server.app.analytics import bigquery_sink, place
 from liner_server.app.cloud import names
 from liner_server.app.storage import gcs
 from liner_server.core.calibration import Calibration
 from liner_server.core.experiment import EXPERIMENTAL
 from liner_server.errors import LinerError
-from liner_server.experiments_file import ExperimentsFileError
-from liner_server.experiments_file import read as read_experiments
+from liner_server.experiments import kept
+from liner_server.experiments.file import ExperimentsFileError
+from liner_server.experiments.file import read as read_experiments
 from liner_server.flags import FlagsFileError, parse_flags
 from liner_server.rpc.identity import TokenAuthenticator
 from liner_server.settings import (
@@ -296,7 +296,7 @@ async def _analytics(settings: Settings) -> Finding:
 
 
 async def _experiments(settings: Settings) -> Finding:
-    await asyncio.to_thread(experiments_kept.read, settings.data_dir / "experiments.json")
+    await asyncio.to_thread(kept.read, settings.data_dir / "experiments.json")
     path = settings.experiments_file
     if path is None:
         return Finding(works=Works.OFF, detail="LINER_EXPERIMENTS_FILE is not set")

@@ -21,11 +21,11 @@ from liner_server.app.parts import Parts, open_parts
 from liner_server.app.tracing import traced_as
 from liner_server.collector import settle_collector
 from liner_server.core.retry import RetryBudget
+from liner_server.experiments.replay import Replay
 from liner_server.logs import configure_logs
 from liner_server.queues.consumer import Consumer
 from liner_server.queues.consumer_policy import ConsumerPolicy
 from liner_server.queues.work import QueueWork
-from liner_server.replay import Replay
 from liner_server.rpc import queue_checks, requests
 from liner_server.rpc.batch import BatchLimits, BatchRunner
 from liner_server.rpc.batch_records import BatchRecords

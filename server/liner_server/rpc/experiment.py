@@ -16,8 +16,8 @@ from liner.v1 import experiment_pb2, experiment_pb2_grpc, track_pb2
 
 from liner_server.context import current
 from liner_server.errors import UnavailableError
-from liner_server.experiments import Experiments
-from liner_server.replay import Replay
+from liner_server.experiments.replay import Replay
+from liner_server.experiments.service import Experiments
 from liner_server.rpc import requests
 
 _log = structlog.get_logger()

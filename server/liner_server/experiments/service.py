@@ -17,11 +17,11 @@ from typing import Protocol, Self
 import structlog
 from liner.v1 import analytics_pb2, experiment_pb2
 
-from liner_server import experiments_kept
 from liner_server.core import verdict
 from liner_server.core.experiment import Assignment, Experiment, assign
 from liner_server.core.traffic import GUARDRAIL, SETTINGS, TrafficHistory
 from liner_server.errors import FailedPreconditionError, LinerError, NotFoundError
+from liner_server.experiments import kept
 from liner_server.ports_analytics import AnalyticsSink, Table, Window
 
 _log = structlog.get_logger()
@@ -90,7 +90,7 @@ class Experiments:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._history.learn(await asyncio.to_thread(experiments_kept.read, self._state))
+        self._history.learn(await asyncio.to_thread(kept.read, self._state))
         # On a fresh disk only the backend knows that a variant was stopped. A backend that is down
         # holds no start up for long; then the first look learns of it.
         try:
@@ -330,7 +330,7 @@ class Experiments:
         self._apply()
 
     async def _keep(self) -> None:
-        await asyncio.to_thread(experiments_kept.write, self._state, self._history.rows)
+        await asyncio.to_thread(kept.write, self._state, self._history.rows)
         self._unkept = False
 
     async def _keep_if_possible(self) -> None:
