@@ -85,10 +85,11 @@ class SqliteSink:
             f"VALUES ({', '.join('?' * len(columns))})"
         )
         refused = [Refused(i, "it has no row_id") for i, row in enumerate(rows) if not row.row_id]
-        values = [_BINDERS[table](row) for row in rows if row.row_id]
 
         def work(db: sqlite3.Connection) -> None:
-            db.executemany(statement, values)
+            # Turned into values here, in the file's own thread: on the event loop a full batch
+            # would hold every answer up for milliseconds.
+            db.executemany(statement, (_BINDERS[table](row) for row in rows if row.row_id))
 
         await self._file.write(work)
         return refused
