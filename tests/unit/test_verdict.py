@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from liner.v1 import experiment_pb2
-from liner_server.core import verdict
+from liner_server.core import report, verdict
 from liner_server.core.experiment import CONTROL, TREATMENT, Experiment, Variant
 from liner_server.core.sequential import (
     LEAST_TRACKS,
@@ -17,6 +17,7 @@ from liner_server.core.sequential import (
     ratio_mismatch,
     tracks_needed,
 )
+from liner_server.core.tallied import seconds_bin
 from liner_server.ports_analytics import Assigned, Bin, Period, Reviewed, Sums, Tally, Window
 
 KEEP = experiment_pb2.EXPERIMENT_VERDICT_KEEP_RUNNING
@@ -283,14 +284,14 @@ def test_a_report_says_how_each_variant_did() -> None:
         periods=[side(CONTROL), side(TREATMENT, success=990)],
         reviewed=tally((share(700, 1000), share(850, 1000))).reviewed,
         seconds=[
-            Bin(variant=TREATMENT, bin=verdict.seconds_bin(s), count=n)
+            Bin(variant=TREATMENT, bin=seconds_bin(s), count=n)
             for s, n in ((0.5, 90), (2.0, 8), (9.0, 2))
         ],
         confidence=[Bin(variant=TREATMENT, bin=16, count=990)],
         reliability=[Bin(variant=TREATMENT, bin=8, count=10, accepted=9, total=8.4)],
     )
 
-    said = verdict.report(HALF, counts, WINDOW, now=START + timedelta(hours=2))
+    said = report.report(HALF, counts, WINDOW, now=START + timedelta(hours=2))
 
     control, tried = said.variants
     assert (control.variant, tried.variant, tried.tracks) == (CONTROL, TREATMENT, 1000)
@@ -316,7 +317,7 @@ def test_the_trend_ends_where_the_report_stands() -> None:
     ]
     counts = Tally(periods=[side(CONTROL), side(TREATMENT)], reviewed=reviewed)
 
-    said = verdict.report(HALF, counts, WINDOW, now=START + timedelta(hours=9))
+    said = report.report(HALF, counts, WINDOW, now=START + timedelta(hours=9))
 
     [now] = [d for d in said.differences if d.metric == "accept_rate"]
     last = said.trend[-1].difference

@@ -13,7 +13,7 @@ from typing import Any
 from liner.v1 import analytics_pb2
 
 from liner_server.core.rows import fill
-from liner_server.core.verdict import SECONDS_BASE
+from liner_server.core.tallied import SECONDS_BASE
 from liner_server.ports_analytics import (
     CONFIDENCE_BINS,
     RELIABILITY_BINS,

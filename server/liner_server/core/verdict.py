@@ -1,13 +1,11 @@
-"""From counts to a report: how each variant did, how sure that is, and what to do.
+"""From counts to a verdict: how sure it is that a variant does better or worse, and what to do.
 
 The 5 % that a report may be wrong in is shared out among all that it compares (`SHARES_OF_ALPHA`),
 so all its intervals and alarms hold together and none has to be discounted for its neighbours.
 """
 
-import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import TypeAlias
 
 from liner.v1 import experiment_pb2
@@ -15,21 +13,12 @@ from liner.v1 import experiment_pb2
 from liner_server.core.experiment import CONTROL, Experiment
 from liner_server.core.sequential import (
     LEAST_TRACKS,
-    WIDE,
     Interval,
     difference,
     ratio_mismatch,
 )
-from liner_server.ports_analytics import (
-    CONFIDENCE_BINS,
-    NONE,
-    Bin,
-    Period,
-    Reviewed,
-    Sums,
-    Tally,
-    Window,
-)
+from liner_server.core.tallied import Counts, drawn
+from liner_server.ports_analytics import Tally
 
 ALPHA = 0.05
 """How often a report may be wrong in anything, over all its looks."""
@@ -44,9 +33,6 @@ SHARES_OF_ALPHA: Mapping[str, float] = {
     "sample_ratio": 0.1,
 }
 """Most for the metric that decides, little for guardrails: those fire on large effects only."""
-
-SECONDS_BASE = 1.02
-"""Ratio between the ends of a bin of times: quantiles are right to 1 %."""
 
 _UNIT = frozenset({"accept_rate", "agreement", "success_rate", "confidence"})
 
@@ -99,60 +85,14 @@ def judge(
     control: str = CONTROL,
 ) -> Judgement:
     """Return what to do with an experiment, and why."""
-    return _judged(experiment, tally, _Counts(tally), guardrails or Guardrails(), control)
-
-
-def report(
-    experiment: Experiment,
-    tally: Tally,
-    window: Window,
-    *,
-    now: datetime,
-    guardrails: Guardrails | None = None,
-    control: str = CONTROL,
-) -> experiment_pb2.GetReportResponse:
-    """Return what the counts say, for people."""
-    counts = _Counts(tally)
-    judged = _judged(experiment, tally, counts, guardrails or Guardrails(), control)
-    tried = [variant.name for variant in experiment.variants]
-    response = experiment_pb2.GetReportResponse(
-        experiment=described(experiment, control=control),
-        variants=[_variant_report(name, counts, tally) for name in (control, *tried)],
-        differences=[
-            _difference(name, metric, interval, counts, control)
-            for (name, metric), interval in judged.differences.items()
-            if interval is not WIDE
-        ],
-        verdict=judged.verdict,
-        verdict_reason=judged.why,
-        deciding_metric=judged.decides,
-        sample_ratio_mismatch=judged.mismatch,
-    )
-    response.read_time.FromDatetime(now)
-    alpha = _alpha(judged.decides, tried)
-    for name in tried:
-        response.trend.extend(_trend(name, judged.decides, tally, window, alpha, now, control))
-    return response
-
-
-def _alpha(metric: str, tried: Sequence[str]) -> float:
-    return ALPHA * SHARES_OF_ALPHA[metric] / max(1, len(tried))
-
-
-def _judged(
-    experiment: Experiment,
-    tally: Tally,
-    counts: "_Counts",
-    guardrails: Guardrails,
-    control: str,
-) -> Judgement:
+    counts, limits = Counts(tally), guardrails or Guardrails()
     tried = [variant.name for variant in experiment.variants]
     decides = "accept_rate" if any(r.accepted.count for r in tally.reviewed) else "agreement"
     found = {
         (name, metric): difference(
             counts.of(name, metric),
             counts.of(control, metric),
-            alpha=_alpha(metric, tried),
+            alpha=alpha_of(metric, tried),
             unit=metric in _UNIT,
         )
         for name in tried
@@ -160,11 +100,11 @@ def _judged(
         if metric != "sample_ratio"
     }
     # One alarm for all variants, so it is not divided among them.
-    mismatch = ratio_mismatch(_drawn(tally), alpha=ALPHA * SHARES_OF_ALPHA["sample_ratio"])
+    mismatch = ratio_mismatch(drawn(tally), alpha=ALPHA * SHARES_OF_ALPHA["sample_ratio"])
     breaches = [
         breach
         for name in tried
-        if (breach := _breach(name, found, counts, guardrails, mismatch, control))
+        if (breach := _breach(name, found, counts, limits, mismatch, control))
     ]
     if experiment.shadow:
         # All variants answer with the usual models: a difference would be chance.
@@ -182,133 +122,15 @@ def _judged(
     )
 
 
-def described(experiment: Experiment, *, control: str = CONTROL) -> experiment_pb2.Experiment:
-    """Return an experiment as the contract has it, without its times."""
-    said = experiment_pb2.Experiment(experiment_name=experiment.name, running=experiment.running)
-    rest = 1 - sum(variant.traffic for variant in experiment.variants)
-    said.variants.add(variant=control, traffic=max(0.0, round(rest, 9)))
-    for variant in experiment.variants:
-        said.variants.add(variant=variant.name, model=variant.model, traffic=variant.traffic)
-    return said
-
-
-class _Counts:
-    """The sums of all periods, by variant and metric."""
-
-    def __init__(self, tally: Tally) -> None:
-        self._sums: dict[tuple[str, str], Sums] = {}
-        self.fallbacks: dict[str, int] = {}
-        for period in tally.periods:
-            for metric, sums in _metrics(period):
-                self._add(period.variant, metric, sums)
-            self.fallbacks[period.variant] = (
-                self.fallbacks.get(period.variant, 0) + period.fallbacks
-            )
-        for reviewed in tally.reviewed:
-            self._add(reviewed.variant, "accept_rate", reviewed.accepted)
-
-    def of(self, variant: str, metric: str) -> Sums:
-        return self._sums.get((variant, metric), NONE)
-
-    def mean(self, variant: str, metric: str) -> float:
-        sums = self.of(variant, metric)
-        return sums.total / sums.count if sums.count else 0.0
-
-    def _add(self, variant: str, metric: str, sums: Sums) -> None:
-        self._sums[variant, metric] = self.of(variant, metric) + sums
-
-
-def _metrics(period: Period) -> Iterator[tuple[str, Sums]]:
-    yield "success_rate", period.success
-    yield "confidence", period.confidence
-    yield "latency", period.seconds
-    yield "cost", period.cost
-    yield "agreement", period.agreement
-
-
-def _variant_report(name: str, counts: _Counts, tally: Tally) -> experiment_pb2.VariantReport:
-    tracks = counts.of(name, "success_rate").count
-    said = experiment_pb2.VariantReport(
-        variant=name,
-        tracks=tracks,
-        success_rate=counts.mean(name, "success_rate"),
-        mean_confidence=counts.mean(name, "confidence"),
-        cost_usd_per_track=counts.mean(name, "cost"),
-        cost_usd=counts.of(name, "cost").total,
-        fallback_rate=counts.fallbacks.get(name, 0) / tracks if tracks else 0.0,
-        assigned_tracks=sum(a.tracks for a in tally.assigned if a.variant == name),
-        reviewed_tracks=counts.of(name, "accept_rate").count,
-    )
-    mine = [b for b in tally.seconds if b.variant == name]
-    for share, into in (
-        (0.5, said.latency_p50),
-        (0.95, said.latency_p95),
-        (0.99, said.latency_p99),
-    ):
-        into.FromTimedelta(timedelta(seconds=_quantile(mine, share)))
-    reviewed = [r for r in tally.reviewed if r.variant == name]
-    said.reviewed_fields = sum(r.fields for r in reviewed)
-    if said.reviewed_fields:
-        said.accept_rate = sum(r.accepted_fields for r in reviewed) / said.reviewed_fields
-    if counts.of(name, "agreement").count:
-        said.agreement_rate = counts.mean(name, "agreement")
-    histogram = [0] * CONFIDENCE_BINS
-    for entry in tally.confidence:
-        if entry.variant == name:
-            histogram[min(max(entry.bin, 0), CONFIDENCE_BINS - 1)] += entry.count
-    said.confidence_histogram.extend(histogram)
-    for entry in sorted(tally.reliability, key=lambda one: one.bin):
-        if entry.variant == name:
-            said.reliability.add(
-                mean_confidence=entry.total / entry.count,
-                accept_rate=entry.accepted / entry.count,
-                fields=entry.count,
-            )
-    return said
-
-
-def _quantile(bins: Sequence[Bin], share: float) -> float:
-    total = sum(one.count for one in bins)
-    seen = 0
-    for one in sorted(bins, key=lambda entry: entry.bin):
-        seen += one.count
-        if seen >= share * total:
-            return float(SECONDS_BASE ** (one.bin + 0.5))
-    return 0.0
-
-
-def _difference(
-    name: str, metric: str, interval: Interval, counts: _Counts, control: str
-) -> experiment_pb2.Difference:
-    return experiment_pb2.Difference(
-        variant=name,
-        metric=metric,
-        estimate=interval.estimate,
-        lower=interval.lower,
-        upper=interval.upper,
-        variant_tracks=counts.of(name, metric).count,
-        control_tracks=counts.of(control, metric).count,
-    )
-
-
-def _drawn(tally: Tally) -> list[tuple[Mapping[str, float], Mapping[str, int]]]:
-    """Return tracks by variant for each set of shares that was in force."""
-    found: dict[str, dict[str, int]] = {}
-    for one in tally.assigned:
-        counts = found.setdefault(one.allocation, {})
-        counts[one.variant] = counts.get(one.variant, 0) + one.tracks
-    return [(_shares(allocation), counts) for allocation, counts in found.items()]
-
-
-def _shares(allocation: str) -> Mapping[str, float]:
-    pairs = (part.rpartition("=") for part in allocation.split(",") if part)
-    return {name: float(share) for name, _, share in pairs}
+def alpha_of(metric: str, tried: Sequence[str]) -> float:
+    """Return how often one difference of a metric may be wrong."""
+    return ALPHA * SHARES_OF_ALPHA[metric] / max(1, len(tried))
 
 
 def _breach(
     name: str,
     found: Mapping[tuple[str, str], Interval],
-    counts: _Counts,
+    counts: Counts,
     guardrails: Guardrails,
     mismatch: bool,
     control: str,
@@ -351,7 +173,7 @@ def _verdict(
     tried: Sequence[str],
     decides: str,
     found: Mapping[tuple[str, str], Interval],
-    counts: _Counts,
+    counts: Counts,
     breaches: Sequence[Breach],
     control: str,
 ) -> tuple[Verdict, str]:
@@ -386,54 +208,3 @@ def _told(interval: Interval) -> str:
 
 def _points(share: float) -> str:
     return f"{100 * share:.1f} points"
-
-
-def _trend(
-    name: str,
-    metric: str,
-    tally: Tally,
-    window: Window,
-    alpha: float,
-    now: datetime,
-    control: str,
-) -> Iterator[experiment_pb2.TrendPoint]:
-    """Yield the deciding difference as it stood at the end of each period with news."""
-    sums: dict[str, Sums] = {name: NONE, control: NONE}
-    entries: list[tuple[int, str, Sums]] = [
-        (one.period, one.variant, _deciding(one)) for one in _periods(tally, metric)
-    ]
-    for period in sorted({period for period, *_ in entries}):
-        for at, variant, more in entries:
-            if at == period and variant in sums:
-                sums[variant] += more
-        interval = difference(sums[name], sums[control], alpha=alpha, unit=True)
-        if interval is WIDE:
-            continue
-        point = experiment_pb2.TrendPoint()
-        end = min(now, window.end, window.start + (period + 1) * window.width)
-        point.time.FromDatetime(end.astimezone(UTC))
-        point.difference.CopyFrom(
-            experiment_pb2.Difference(
-                variant=name,
-                metric=metric,
-                estimate=interval.estimate,
-                lower=interval.lower,
-                upper=interval.upper,
-                variant_tracks=sums[name].count,
-                control_tracks=sums[control].count,
-            )
-        )
-        yield point
-
-
-def _periods(tally: Tally, metric: str) -> Sequence[Period | Reviewed]:
-    return tally.reviewed if metric == "accept_rate" else tally.periods
-
-
-def _deciding(one: Period | Reviewed) -> Sums:
-    return one.accepted if isinstance(one, Reviewed) else one.agreement
-
-
-def seconds_bin(seconds: float) -> int:
-    """Return the bin of a time; see `Tally.seconds`."""
-    return math.floor(math.log(max(seconds, 1e-4)) / math.log(SECONDS_BASE))

@@ -16,11 +16,12 @@ from datetime import UTC, datetime, timedelta
 from liner.v1 import enrichment_pb2, experiment_pb2, track_pb2
 
 from liner_server.context import RequestContext
-from liner_server.core import verdict
+from liner_server.core import report
 from liner_server.core.enricher import Enricher
 from liner_server.core.experiment import Experiment, Variant
 from liner_server.core.fields import write
 from liner_server.core.rows import model_agreed
+from liner_server.core.tallied import seconds_bin
 from liner_server.errors import InvalidRequestError, LinerError, NotFoundError
 from liner_server.ports import ResultStore
 from liner_server.ports_analytics import (
@@ -174,7 +175,7 @@ class _Run:
         )
         end = max(now, began + timedelta(seconds=1))
         window = Window(experiment=experiment.name, start=began, end=end, width=end - began)
-        response = verdict.report(experiment, _tally(self._sides), window, now=now, control=STORED)
+        response = report.report(experiment, _tally(self._sides), window, now=now, control=STORED)
         response.experiment.running = False
         response.experiment.start_time.FromDatetime(began)
         # Both sides answered every track: there were no shares to speak of.
@@ -274,7 +275,7 @@ def _add(
     success = answer is not None and not answer.processing.HasField("error")
     side.success += _sum(float(success))
     side.seconds += _sum(seconds)
-    place = verdict.seconds_bin(seconds)
+    place = seconds_bin(seconds)
     side.second_bins[place] = side.second_bins.get(place, 0) + 1
     if answer is None:
         side.cost += _sum(0.0)

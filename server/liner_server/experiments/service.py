@@ -17,7 +17,7 @@ from typing import Protocol, Self
 import structlog
 from liner.v1 import analytics_pb2, experiment_pb2
 
-from liner_server.core import verdict
+from liner_server.core import report, verdict
 from liner_server.core.experiment import Assignment, Experiment, assign
 from liner_server.core.traffic import GUARDRAIL, SETTINGS, TrafficHistory
 from liner_server.errors import FailedPreconditionError, LinerError, NotFoundError
@@ -140,7 +140,7 @@ class Experiments:
         experiment, now = self._named(name), self._now()
         window = self._window(experiment, now, start=start, end=end)
         tally = await self._counting().tally(window)
-        response = verdict.report(experiment, tally, window, now=now, guardrails=self._guardrails)
+        response = report.report(experiment, tally, window, now=now, guardrails=self._guardrails)
         response.experiment.CopyFrom(self._described(experiment))
         return response
 
@@ -365,7 +365,7 @@ class Experiments:
         )
 
     def _described(self, experiment: Experiment) -> experiment_pb2.Experiment:
-        said = verdict.described(experiment)
+        said = report.described(experiment)
         said.start_time.FromDatetime(self._history.began(experiment.name) or self._now())
         if not said.running:
             said.stop_reason = self._history.why_stopped(experiment)
