@@ -1,12 +1,14 @@
 """`liner`: enrich, validate, and look after what a server holds, from a shell.
 
 Data go to standard output, everything else to standard error. Exit codes: 0 all went well, 1 some
-inputs failed, 2 wrong usage, 3 the server is not available, 4 it does not accept the caller,
-130 interrupted.
+inputs failed or a file could not be written, 2 wrong usage, 3 the server is not available, 4 it
+does not accept the caller, 130 interrupted, 141 nobody reads the output any more, 143 terminated.
 """
 
 import asyncio
+import contextlib
 import inspect
+import os
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
@@ -29,6 +31,7 @@ from liner_client import (
     queue_commands,
     render,
     results_commands,
+    stopping,
     storage_commands,
 )
 from liner_client.client import LinerClient
@@ -41,13 +44,14 @@ from liner_client.errors import (
     UnavailableError,
 )
 from liner_client.output import OutputForm
+from liner_client.scratch import ScratchError
 
 app = typer.Typer(
     name="liner",
     help="Enrich and validate music-track metadata with a Liner server.",
     epilog=(
         "Exit codes: 0 all went well, 1 some inputs failed, 2 wrong usage, 3 server not available,"
-        " 4 not accepted, 130 interrupted."
+        " 4 not accepted, 130 interrupted; docs/cli.md has them all."
     ),
     no_args_is_help=True,
     add_completion=False,
@@ -86,8 +90,8 @@ _Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="PATHS",
-        help="Audio files, folders of them, lists of metadata (.csv, .jsonl), or - for a list on"
-        " standard input.",
+        help="Audio files, folders of them, lists of metadata (.csv, .jsonl), or - for JSON lines"
+        " or paths on standard input.",
     ),
 ]
 _Form = Annotated[OutputForm, typer.Option("--output", "-o", help="How results are written.")]
@@ -187,8 +191,13 @@ def _command(
 
 def execute(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
     """Run async work and return the exit code that its end stands for."""
+    with stopping.listening() as stops:
+        return _run(work, stops)
+
+
+def _run(work: Callable[[], Coroutine[Any, Any, int]], stops: stopping.Stops) -> int:
     try:
-        return asyncio.run(work())
+        return _flushed(asyncio.run(work()))
     except inputs.InputError as error:
         return _failed(str(error), commands.USAGE)
     except InvalidRequestError as error:
@@ -200,12 +209,33 @@ def execute(work: Callable[[], Coroutine[Any, Any, int]]) -> int:
         return _failed(_told(error), commands.UNAVAILABLE)
     except LinerError as error:
         return _failed(_told(error), commands.SOME_FAILED)
+    except ScratchError as error:
+        return _failed(str(error), commands.SOME_FAILED)
     except BrokenPipeError:
-        raise
+        _leave_output()
+        return commands.NOT_READ
     except OSError as error:
-        return _failed(f"{error.filename or ''}: {error.strerror}", commands.SOME_FAILED)
+        if error.filename is None:
+            _leave_output()
+        what = error.filename or "standard output"
+        return _failed(f"{what}: {error.strerror or error}", commands.SOME_FAILED)
     except KeyboardInterrupt:
-        return _failed("interrupted", commands.INTERRUPTED)
+        how = "interrupted" if stops.exit_code == stopping.INTERRUPTED else "terminated"
+        return _failed(how, stops.exit_code)
+
+
+def _flushed(code: int) -> int:
+    # What is left of the output meets a full disk or a closed pipe here and not after the end.
+    sys.stdout.flush()
+    return code
+
+
+def _leave_output() -> None:
+    """Let nothing that could not be written be tried again at the end of the process."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _told(error: LinerError) -> str:
@@ -214,8 +244,16 @@ def _told(error: LinerError) -> str:
 
 
 def _failed(message: str, code: int) -> int:
-    render.console(stderr=True).print(Text(f"liner: {render.plain(message, longest=1000)}", "red"))
+    # With nobody to tell it to, the exit code is what is left.
+    with contextlib.suppress(OSError):
+        told = Text(f"liner: {render.plain(message, longest=1000)}", "red")
+        render.console(stderr=True).print(told)
     return code
+
+
+def _collected(paths: list[str]) -> inputs.Inputs:
+    with stopping.at_once():
+        return inputs.collect(paths, stdin=sys.stdin)
 
 
 @_command("enrich")
@@ -269,7 +307,7 @@ async def _enrich(
     )
     options.fields.paths.extend(part.strip() for part in fields.split(",") if part.strip())
     run = commands.EnrichRun(
-        entries=inputs.collect(paths, stdin=sys.stdin),
+        entries=_collected(paths),
         options=options,
         form=output,
         ordered=ordered,
@@ -295,9 +333,8 @@ async def _validate(
     Last comes what the tracks say against each other: one ISRC on two recordings, an artist
     spelled two ways. Exit code 1 when any track has an error, alone or together.
     """
-    entries = inputs.collect(paths, stdin=sys.stdin)
     return await commands.validate(
-        liner, entries, profile=_PROFILES[profile], form=output, quiet=quiet
+        liner, _collected(paths), profile=_PROFILES[profile], form=output, quiet=quiet
     )
 
 
@@ -366,6 +403,14 @@ def _demo(
 
 def main() -> NoReturn:
     """Run the command line."""
+    if None in (sys.stdin, sys.stdout, sys.stderr):
+        # Files that are opened later must not take the place of what the caller closed.
+        while os.open(os.devnull, os.O_RDWR) <= 2:
+            pass
+        if sys.stdout is None:
+            sys.exit("liner: standard output is closed" if sys.stderr else commands.SOME_FAILED)
+        if sys.stderr is None:
+            sys.stderr = os.fdopen(2, "w", encoding="utf-8")
     app()
     raise SystemExit(0)
 

@@ -1,9 +1,11 @@
 """What the commands do once their options are read. Each returns the process's exit code."""
 
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,7 +19,7 @@ from liner_client.client import LinerClient
 from liner_client.enriching import judge_each, run_entries
 from liner_client.errors import FailedPreconditionError
 from liner_client.health import ServingStatus
-from liner_client.inputs import Entry
+from liner_client.inputs import Entry, Inputs
 from liner_client.output import Output, OutputForm
 from liner_client.records import (
     Outcome,
@@ -26,8 +28,8 @@ from liner_client.records import (
     validation_record,
 )
 
-OK, SOME_FAILED, USAGE, UNAVAILABLE, AUTHENTICATION, INTERRUPTED = 0, 1, 2, 3, 4, 130
-"""Exit codes."""
+OK, SOME_FAILED, USAGE, UNAVAILABLE, AUTHENTICATION, NOT_READ = 0, 1, 2, 3, 4, 141
+"""Exit codes; NOT_READ is what a shell makes of SIGPIPE. `stopping` has those of signals."""
 
 REMOTE = "liner:"
 """Before the name of an object, where a local file would be possible too."""
@@ -39,7 +41,7 @@ SERVICES = ("liner.v1.EnrichmentService", "liner.v1.StorageService")
 class EnrichRun:
     """What `liner enrich` was asked for."""
 
-    entries: Sequence[Entry]
+    entries: Inputs
     options: enrichment_pb2.EnrichOptions
     form: OutputForm
     ordered: bool = False
@@ -63,23 +65,50 @@ async def enrich(liner: LinerClient, run: EnrichRun) -> int:
         output = stack.enter_context(
             Output(run.form, total=len(run.entries), what="enriching", quiet=run.quiet)
         )
-        open_entries = []
-        for entry in run.entries:
-            known = checkpoint.record_of(entry) if checkpoint else None
-            if known is None:
-                open_entries.append(entry)
-            else:
-                output.add(known, Text(f"{render.plain(entry.item_id)}  done before", "dim"))
+        known = _Known(run, checkpoint, output)
+        if not run.ordered:
+            known.write_until(None)
         config = enrichment_pb2.BatchConfig(options=run.options, ordered=run.ordered)
-        async with aclosing(run_entries(liner, open_entries, config=config)) as events:
+        async with aclosing(run_entries(liner, known.others(), config=config)) as events:
             async for event in events:
                 if isinstance(event, Outcome):
+                    if run.ordered:
+                        known.write_until(event.entry)
                     _write(event, run, output, checkpoint, failed_out)
                 elif isinstance(event, enrichment_pb2.BatchProgress):
                     output.note(f"{event.in_flight} in flight, {event.rate:.1f} a second")
                 else:
                     output.compare(event)
+        known.write_until(None)
         return SOME_FAILED if output.failed else OK
+
+
+class _Known:
+    """The inputs that a checkpoint has the results of, and the others."""
+
+    def __init__(self, run: EnrichRun, checkpoint: Checkpoint | None, output: Output) -> None:
+        self._entries = run.entries
+        self._checkpoint = checkpoint
+        self._output = output
+        self._passed = iter(run.entries)
+
+    def others(self) -> Iterator[Entry]:
+        """Yield the inputs that are still to be done."""
+        for entry in self._entries:
+            if self._checkpoint is None or self._checkpoint.record_of(entry) is None:
+                yield entry
+
+    def write_until(self, following: Entry | None) -> None:
+        """Write again what is known of the inputs before `following`; None: of all the rest."""
+        if self._checkpoint is None:
+            return
+        for entry in self._passed:
+            if following is not None and entry.item_id == following.item_id:
+                return
+            record = self._checkpoint.record_of(entry)
+            if record is not None:
+                name = f"{render.plain(entry.item_id)}  done before"
+                self._output.add(record, partial(Text, name, "dim"))
 
 
 def _write(
@@ -94,15 +123,33 @@ def _write(
         checkpoint.add(outcome.entry, record)
     failure = str(record["error"]["reason"]) if "error" in record else ""
     if failed_out is not None and failure:
-        line = outcome.entry.row | {"error": record["error"]}
-        failed_out.write(json.dumps(line, ensure_ascii=False) + "\n")
-        failed_out.flush()
-    output.add(record, render.outcome_block(outcome, every_field=run.every_field), failure=failure)
+        assert run.failed_out is not None  # noqa: S101 - tells the type checker
+        line = _again(outcome.entry, run.failed_out.parent) | {"error": record["error"]}
+        try:
+            failed_out.write(json.dumps(line, ensure_ascii=False) + "\n")
+            failed_out.flush()
+        except OSError as error:
+            error.filename = str(run.failed_out)
+            raise
+    output.add(
+        record,
+        lambda: render.outcome_block(outcome, every_field=run.every_field),
+        failure=failure,
+    )
+
+
+def _again(entry: Entry, folder: Path) -> dict[str, Any]:
+    """Return an input as a list in `folder` states it: under its name, its audio from there."""
+    row = {"item_id": entry.item_id} | entry.row
+    row["item_id"] = entry.item_id
+    if entry.path is not None and not entry.path.is_absolute():
+        row["path"] = os.path.relpath(row["path"], folder)
+    return row
 
 
 async def validate(
     liner: LinerClient,
-    entries: Sequence[Entry],
+    entries: Inputs,
     *,
     profile: enrichment_pb2.DeliveryProfile.ValueType,
     form: OutputForm,
@@ -134,7 +181,7 @@ async def validate(
 def _write_judged(outcome: Outcome, output: Output) -> None:
     output.add(
         validation_record(outcome),
-        render.validation_block(outcome),
+        lambda: render.validation_block(outcome),
         failure=str(error_record(outcome.error)["reason"])
         if outcome.error
         else _worst(outcome.judged),

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import aclosing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +115,11 @@ async def _enrich(server: Started, entries: Sequence[Entry]) -> dict[str, Outcom
                     if isinstance(event, Outcome):
                         outcomes[str(event.entry.row["path"])] = event
                         failure = event.error.reason if event.error is not None else ""
-                        output.add(_flags(event), render.outcome_block(event), failure=failure)
+                        output.add(
+                            _flags(event),
+                            partial(render.outcome_block, event),
+                            failure=failure,
+                        )
                     elif isinstance(event, enrichment_pb2.BatchProgress):
                         output.note(f"{event.in_flight} in flight")
     if not entries:

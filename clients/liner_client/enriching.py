@@ -1,9 +1,11 @@
 """Many inputs through one batch: audio is sent ahead while results come back."""
 
 import asyncio
+import stat
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from itertools import islice
 
 from google.rpc import code_pb2
 from liner.v1 import enrichment_pb2, track_pb2
@@ -45,6 +47,11 @@ async def stored_track(liner: LinerClient, entry: Entry) -> track_pb2.Track | tr
     if entry.path is None:
         return track
     try:
+        if not stat.S_ISREG((await asyncio.to_thread(entry.path.stat)).st_mode):
+            # A pipe cannot be read twice, and some devices never end.
+            return track_pb2.Error(
+                code=code_pb2.INVALID_ARGUMENT, reason="FILE_UNREADABLE", message="is not a file"
+            )
         stored = await liner.upload_file(entry.path)
     except LinerError as error:
         if fails_for_all(error):
@@ -62,28 +69,32 @@ async def stored_track(liner: LinerClient, entry: Entry) -> track_pb2.Track | tr
 
 
 async def run_entries(
-    liner: LinerClient, entries: Sequence[Entry], *, config: enrichment_pb2.BatchConfig
+    liner: LinerClient, entries: Iterable[Entry], *, config: enrichment_pb2.BatchConfig
 ) -> AsyncGenerator[Outcome | enrichment_pb2.BatchProgress | enrichment_pb2.BatchSummary, None]:
     """Yield one outcome an entry, in between how the batch stands, and its summary last.
 
     An input that fails is an outcome like any other; only what would fail for all of them is
     raised. With the config's `ordered` the outcomes come in the order of the entries; with its
-    `validate_profile` they are judged and not enriched.
+    `validate_profile` they are judged and not enriched. Entries are taken as they are needed.
     """
     failed: deque[Outcome] = deque()
-    by_id = {entry.item_id: entry for entry in entries}
+    open_entries: dict[str, Entry] = {}
+    order = _Order(kept=config.ordered)
 
     async def items() -> AsyncGenerator[tuple[str, track_pb2.Track], None]:
-        waiting = deque(entries)
+        waiting = iter(entries)
         ahead: deque[tuple[Entry, asyncio.Task[track_pb2.Track | track_pb2.Error]]] = deque()
         try:
-            while waiting or ahead:
-                while waiting and len(ahead) < UPLOADS_AHEAD:
-                    entry = waiting.popleft()
+            while True:
+                for entry in islice(waiting, UPLOADS_AHEAD - len(ahead)):
+                    order.expect(entry)
                     ahead.append((entry, asyncio.ensure_future(stored_track(liner, entry))))
+                if not ahead:
+                    break
                 entry, task = ahead.popleft()
                 ready = await task
                 if isinstance(ready, track_pb2.Track):
+                    open_entries[entry.item_id] = entry
                     yield entry.item_id, ready
                 else:
                     failed.append(Outcome(entry=entry, error=ready))
@@ -92,14 +103,13 @@ async def run_entries(
                 task.cancel()
             await asyncio.gather(*(task for _, task in ahead), return_exceptions=True)
 
-    order = _Order(entries if config.ordered else None)
     async with aclosing(liner.enrich_many(items(), config=config)) as events:
         async for event in events:
             while failed:
                 for outcome in order.release(failed.popleft()):
                     yield outcome
             if isinstance(event, enrichment_pb2.BatchResult):
-                entry = by_id[event.item_id]
+                entry = open_entries.pop(event.item_id)
                 for outcome in order.release(_outcome(entry, event)):
                     yield outcome
             elif not isinstance(event, enrichment_pb2.BatchOpened):
@@ -108,7 +118,7 @@ async def run_entries(
 
 async def judge_each(
     liner: LinerClient,
-    entries: Sequence[Entry],
+    entries: Iterable[Entry],
     *,
     profile: enrichment_pb2.DeliveryProfile.ValueType,
 ) -> AsyncGenerator[Outcome, None]:
@@ -116,28 +126,31 @@ async def judge_each(
 
     For servers whose batch processing is switched off.
     """
-    places = asyncio.Semaphore(CALLS_AT_ONCE)
 
     async def judge(entry: Entry) -> Outcome:
-        async with places:
-            track = await stored_track(liner, entry)
-            if isinstance(track, track_pb2.Error):
-                return Outcome(entry=entry, error=track)
-            try:
-                return Outcome(entry=entry, judged=await liner.validate(track, profile=profile))
-            except LinerError as error:
-                if fails_for_all(error):
-                    raise
-                return Outcome(entry=entry, error=to_item(error))
+        track = await stored_track(liner, entry)
+        if isinstance(track, track_pb2.Error):
+            return Outcome(entry=entry, error=track)
+        try:
+            return Outcome(entry=entry, judged=await liner.validate(track, profile=profile))
+        except LinerError as error:
+            if fails_for_all(error):
+                raise
+            return Outcome(entry=entry, error=to_item(error))
 
-    tasks = [asyncio.ensure_future(judge(entry)) for entry in entries]
+    waiting = iter(entries)
+    ahead: deque[asyncio.Task[Outcome]] = deque()
     try:
-        for task in tasks:
-            yield await task
+        while True:
+            for entry in islice(waiting, CALLS_AT_ONCE - len(ahead)):
+                ahead.append(asyncio.ensure_future(judge(entry)))
+            if not ahead:
+                break
+            yield await ahead.popleft()
     finally:
-        for task in tasks:
+        for task in ahead:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*ahead, return_exceptions=True)
 
 
 def _outcome(entry: Entry, result: enrichment_pb2.BatchResult) -> Outcome:
@@ -154,9 +167,14 @@ class _Order:
     The server keeps the order of what it was sent; what failed here has to be put in between.
     """
 
-    def __init__(self, entries: Sequence[Entry] | None) -> None:
-        self._expected = None if entries is None else deque(entry.item_id for entry in entries)
+    def __init__(self, *, kept: bool) -> None:
+        self._expected: deque[str] | None = deque() if kept else None
         self._held: dict[str, Outcome] = {}
+
+    def expect(self, entry: Entry) -> None:
+        """Say which comes next in the order."""
+        if self._expected is not None:
+            self._expected.append(entry.item_id)
 
     def release(self, outcome: Outcome) -> list[Outcome]:
         """Return what may go now that this outcome is there."""

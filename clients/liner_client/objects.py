@@ -268,7 +268,9 @@ async def download_file(connection: Connection, object_name: str, path: Path) ->
                 await asyncio.to_thread(file.write, data)
                 size += len(data)
         await asyncio.to_thread(_keep, file, partial, path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         _discard(file, partial)
         raise
     return size

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from types import TracebackType
 from typing import Any
@@ -91,15 +91,20 @@ class Output:
         """Show how the work stands, beside the bar."""
         self._progress.update(self._task, note=text)
 
-    def add(self, record: Mapping[str, Any], block: RenderableType, *, failure: str = "") -> None:
-        """Write one result; `failure` is the reason it counts as failed, empty when it does not."""
+    def add(
+        self, record: Mapping[str, Any], block: Callable[[], RenderableType], *, failure: str = ""
+    ) -> None:
+        """Write one result: its record, or the block that is made only for people.
+
+        `failure` is the reason it counts as failed, empty when it does not.
+        """
         self._done += 1
         if failure:
             self._reasons[failure] += 1
         self._reviews += bool(record.get("needs_review"))
         match self._form:
             case OutputForm.TABLE:
-                self._data.print(block)
+                self._data.print(block())
             case OutputForm.JSONL:
                 self._line(json.dumps(record, ensure_ascii=False))
             case OutputForm.JSON:

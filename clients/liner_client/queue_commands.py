@@ -25,6 +25,7 @@ from liner_client.inputs import InputError, collect
 from liner_client.output import OutputForm
 from liner_client.records import error_record, word
 from liner_client.results_commands import Command
+from liner_client.stopping import at_once
 
 _MOST_REQUEST_ID = 128
 _MOST_SECONDS = 1e9
@@ -104,8 +105,8 @@ async def submit(
         list[str],
         typer.Argument(
             metavar="PATHS",
-            help="Audio files, folders of them, lists of metadata (.csv, .jsonl), or - for a list"
-            " on standard input.",
+            help="Audio files, folders of them, lists of metadata (.csv, .jsonl), or - for JSON"
+            " lines or paths on standard input.",
         ),
     ],
     priority: Annotated[PriorityName, typer.Option(help="How soon.")] = PriorityName.MEDIUM,
@@ -122,7 +123,9 @@ async def submit(
     """
     options = enrichment_pb2.EnrichOptions(model=model)
     exit_code = 0
-    for entry in collect(paths, stdin=sys.stdin):
+    with at_once():
+        entries = collect(paths, stdin=sys.stdin)
+    for entry in entries:
         track = await stored_track(liner, entry)
         if isinstance(track, track_pb2.Track):
             try:

@@ -37,9 +37,15 @@ _WIDTH_OF_A_FILE = 110
 _LONGEST_VALUE = 160
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Let the command end as it does elsewhere, in place of rich's own exit code."""
+        raise BrokenPipeError
+
+
 def console(*, stderr: bool = False) -> Console:
     """Return a console as wide as the terminal, without colours where there is none."""
-    made = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    made = _Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     if not made.is_terminal:
         made.width = _WIDTH_OF_A_FILE
     return made

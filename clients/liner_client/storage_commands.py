@@ -23,6 +23,7 @@ from liner_client.enriching import fails_for_all
 from liner_client.errors import LinerError
 from liner_client.inputs import InputError
 from liner_client.output import OutputForm
+from liner_client.stopping import at_once
 
 Command = Callable[[str], Callable[[Callable[..., Coroutine[Any, Any, int]]], None]]
 """Makes a command of this name."""
@@ -136,15 +137,21 @@ async def _file_of(source: str) -> AsyncIterator[Path]:
     """Yield a file that can be read twice: what comes from a pipe is kept in one meanwhile."""
     path = Path(source)
     if source != "-" and not await asyncio.to_thread(path.is_fifo):
+        if await asyncio.to_thread(path.exists) and not await asyncio.to_thread(path.is_file):
+            # Some devices never end.
+            raise InputError(f"{source}: is not a file")
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="liner-") as folder:
         kept = Path(folder) / ("data" if source == "-" else path.name)
-        await asyncio.to_thread(_keep, None if source == "-" else path, kept)
+        with at_once():
+            _keep(None if source == "-" else path, kept)
         yield kept
 
 
 def _keep(pipe: Path | None, kept: Path) -> None:
+    if pipe is None and sys.stdin is None:
+        raise InputError("standard input is closed")
     with kept.open("xb") as file:
         if pipe is None:
             shutil.copyfileobj(sys.stdin.buffer, file)

@@ -47,3 +47,17 @@ def _missed(records: BatchRecords, name: str, after: int = 0) -> list[enrichment
     config = enrichment_pb2.BatchConfig(batch_id=name, resume_after=after)
     _, missed = records.open(config, Principal(name="anyone", roles=frozenset()))
     return missed
+
+
+def test_an_answer_to_an_item_without_a_name_is_not_the_next_ones() -> None:
+    """Each of them is refused with the reason; after a resumption none may vanish."""
+    records = BatchRecords(timedelta(hours=1))
+    principal = Principal(name="anyone", roles=frozenset())
+    record, _ = records.open(enrichment_pb2.BatchConfig(batch_id="a"), principal)
+    for name in ("", "b"):
+        record.add(enrichment_pb2.BatchResult(item_id=name))
+    records.close(record)
+
+    resumed, _ = records.open(enrichment_pb2.BatchConfig(batch_id="a", resume_after=2), principal)
+
+    assert [resumed.answered(name) for name in ("", "b")] == [False, True]

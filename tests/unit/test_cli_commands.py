@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from google.rpc import code_pb2
 from liner.v1 import enrichment_pb2
-from liner_client import cli, commands, storage_commands
+from liner_client import cli, commands, stopping, storage_commands
 from liner_client.client import LinerClient
 from liner_client.errors import (
     InvalidRequestError,
@@ -118,6 +118,41 @@ async def test_what_failed_can_be_fed_in_again(
     ]  # fmt: skip
     assert stub.enrichment.streams[1].items == ["b"]
     assert capsys.readouterr().err == ""
+
+
+async def test_a_resumed_run_keeps_the_order_of_the_inputs(
+    liner: LinerClient, delivery: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """What is printed again and what is done now stand in one order, where it was asked for."""
+    checkpoint = delivery.parent / "run.jsonl"
+    await commands.enrich(liner, _run(delivery, ordered=True, checkpoint=checkpoint))
+    first = capsysbinary.readouterr().out.splitlines()
+
+    await commands.enrich(liner, _run(delivery, ordered=True, checkpoint=checkpoint, resume=True))
+
+    again = capsysbinary.readouterr().out.splitlines()
+    assert [json.loads(line)["item_id"] for line in again] == [
+        json.loads(line)["item_id"] for line in first
+    ]
+
+
+async def test_a_list_of_failures_finds_its_audio_from_where_it_lies(
+    liner: LinerClient,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Paths of a list are relative to the list, and names are those of the first run."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sub").mkdir()
+    Path("sub/list.csv").write_text("path,title\nmissing.wav,x\n")
+    failed = Path("sub/failed.jsonl")
+
+    await commands.enrich(liner, _run(Path("sub/list.csv"), failed_out=failed))
+    [entry] = collect([str(failed)], stdin=io.StringIO())
+
+    assert (entry.path, entry.item_id) == (Path("sub/missing.wav"), "sub/missing.wav")
+    assert "FILE_UNREADABLE" in capsys.readouterr().out
 
 
 async def test_json_is_one_document_with_a_summary(
@@ -261,7 +296,7 @@ async def test_objects_go_there_and_back(
         (NotFoundError("x"), commands.SOME_FAILED),
         (InputError("x"), commands.USAGE),
         (FileNotFoundError(2, "no such file", "x"), commands.SOME_FAILED),
-        (KeyboardInterrupt(), commands.INTERRUPTED),
+        (KeyboardInterrupt(), stopping.INTERRUPTED),
     ],
 )
 def test_each_end_has_its_exit_code(
@@ -330,7 +365,8 @@ async def test_a_refused_token_stops_the_run(
 ) -> None:
     """What would fail for each of ten thousand files is said once."""
     status = rich_status(code_pb2.UNAUTHENTICATED, "UNAUTHENTICATED", "credentials are required")
-    stub.enrichment.refusals.append(status)
+    # More than once: a status that was lost with its stream is asked for again.
+    stub.enrichment.refusals.extend([status] * 3)
 
     with pytest.raises(UnauthenticatedError):
         await commands.enrich(liner, _run(delivery))

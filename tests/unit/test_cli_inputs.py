@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from liner.v1 import track_pb2
 from liner_client.inputs import InputError, collect
 
 
@@ -95,14 +96,14 @@ def test_standard_input_may_be_plain_paths() -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        ('{"titel": "x"}', 'line 1.*no field named "titel"'),
+        ('{"titel": "x"}', r"line 1: there is no column 'titel' \(do you mean 'title'"),
         ('{"title": "x"}\n{"title": 5}', "line 2"),
         ('{"title": ', "line 1: not JSON"),
         ('{"bpm": "fast"}', "line 1.*bpm"),
         ('{"bpm": true}', "line 1.*bpm is neither"),
         ("{}", "neither path nor any field"),
         ('{"item_id": "a", "title": "x"}\n{"item_id": "a", "title": "y"}', "two inputs"),
-        ("", "no audio file"),
+        ("", "standard input is empty"),
     ],
 )
 def test_a_wrong_list_is_said_with_its_line(text: str, told: str) -> None:
@@ -189,3 +190,72 @@ def test_a_cell_may_hold_the_json_of_what_has_parts(tmp_path: Path) -> None:
     assert first.track.properties.duration.ToTimedelta().total_seconds() == 2.5
     assert [artist.name for artist in second.track.artists] == ["Ann", "Eva"]
     assert list(second.track.moods) == ["[calm"]
+
+
+def test_a_value_for_no_column_is_said_with_the_columns(tmp_path: Path) -> None:
+    """Who typed `artist` needs to hear `artists`, spelled as a list spells it."""
+    (tmp_path / "a.csv").write_text("title,artist\nSo What,Miles Davis\n")
+
+    with pytest.raises(InputError, match=r"'artist' \(do you mean 'artists'\?\).*release_date"):
+        collect([str(tmp_path / "a.csv")], stdin=_nothing())
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_spreadsheets_part_columns_in_three_ways(tmp_path: Path, delimiter: str) -> None:
+    """What a spreadsheet saves depends on its country; rows of empty cells come at the end."""
+    rows = [["title", "parental_warning"], ["So What", "not explicit"], ["", ""]]
+    path = tmp_path / "a.csv"
+    path.write_text("".join(delimiter.join(row) + "\r\n" for row in rows), encoding="utf-8-sig")
+
+    [entry] = collect([str(path)], stdin=_nothing())
+
+    assert entry.track.title == "So What"
+    assert entry.track.parental_warning == track_pb2.PARENTAL_WARNING_NOT_EXPLICIT
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("a.csv", "title,artists\n", "no row below the header"),
+        ("a.csv", "", "no row below the header"),
+        ("a.jsonl", "\n", "no line in it"),
+        ("a.csv", 'title\n"So What\nBlue\n', "unexpected end of data"),
+        ("a.csv", "title,parental_warning\nA,rude\n", "one of explicit, .*not 'rude'"),
+        ("a.jsonl", '{"title": "A", "upc": 12345678905}', 'upc is text: "12345678905"'),
+        ("a.jsonl", '{"title": "A", "item_id": ["a"]}', "item_id is text"),
+        ("a.jsonl", "x" * (4 * 1024 * 1024 + 1), "line 1: has more than 4,194,304 characters"),
+    ],
+)
+def test_a_list_that_holds_no_track_says_what_is_wrong(
+    tmp_path: Path, name: str, text: str, told: str
+) -> None:
+    """Nothing is read as something else, and an endless line ends."""
+    (tmp_path / name).write_text(text)
+
+    with pytest.raises(InputError, match=told):
+        collect([str(tmp_path / name)], stdin=_nothing())
+
+
+def test_an_empty_path_is_not_the_current_folder() -> None:
+    """`liner enrich "$FOLDER"` with the variable unset would send whatever lies around."""
+    with pytest.raises(InputError, match="empty"):
+        collect([""], stdin=_nothing())
+
+
+def test_a_device_is_no_input() -> None:
+    """Some never end."""
+    with pytest.raises(InputError, match="neither a file nor a folder"):
+        collect(["/dev/zero"], stdin=_nothing())
+
+
+def test_inputs_may_be_gone_through_again(tmp_path: Path) -> None:
+    """They are read back from a temporary file: each time the same, whatever was stated."""
+    row = {"title": "A", "artists": ["B"], "bpm": 120, "path": "a.wav", "item_id": "1"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n")
+
+    entries = collect([str(tmp_path / "a.jsonl")], stdin=_nothing())
+
+    assert list(entries) == list(entries)
+    [entry] = entries
+    assert entry.row == row | {"path": str(tmp_path / "a.wav")}
+    assert (entry.track.bpm, entry.path) == (120, tmp_path / "a.wav")

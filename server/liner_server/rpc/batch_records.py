@@ -62,7 +62,8 @@ class BatchRecord:
                 f"not {after}; send what is unfinished as a new batch",
                 reason="RESUME_POINT_LOST",
             )
-        self._answered = {result.item_id for result in self._kept}
+        # Items without a name are all refused: the answer to one is not the next one's.
+        self._answered = {result.item_id for result in self._kept if result.item_id}
         return [result for result in self._kept if result.sequence > after]
 
     @property
