@@ -2,6 +2,8 @@
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from io import StringIO
 from typing import TextIO
 
@@ -19,7 +21,8 @@ def configure_logs(level: str, form: LogFormat, *, track_ids: bool = False) -> N
     from WARNING up.
 
     Values are rendered by the JSON encoder (or escaped on a terminal), so no text from outside
-    can begin a line of its own.
+    can begin a line of its own. Of the lines that one place in a library writes, ten a minute are
+    shown: what peers can provoke shall not fill the disk.
     """
     console = form is LogFormat.CONSOLE or (form is LogFormat.AUTO and sys.stderr.isatty())
     renderer: structlog.typing.Processor
@@ -41,6 +44,7 @@ def configure_logs(level: str, form: LogFormat, *, track_ids: bool = False) -> N
         cache_logger_on_first_use=False,
     )
     libraries = logging.StreamHandler(sys.stderr)
+    libraries.addFilter(_Sparing())
     libraries.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *processors],
@@ -48,6 +52,35 @@ def configure_logs(level: str, form: LogFormat, *, track_ids: bool = False) -> N
         )
     )
     logging.basicConfig(handlers=[libraries], level=logging.WARNING, force=True)
+
+
+class _Sparing(logging.Filter):
+    """Lets through what a place in a library writes now and then, and says what was left out."""
+
+    _MOST = 10
+    _SECONDS = 60.0
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._written: dict[tuple[str, str, int], tuple[float, int]] = {}
+        """By place, when its minute began and how many lines it has written since."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("grpc.") and str(record.msg).startswith("Invalid encoding on"):
+            # Metadata that is no text, a token perhaps, in full; the call itself is answered.
+            return False
+        place = (record.name, record.pathname, record.lineno)
+        now = self._clock()
+        began, count = self._written.get(place, (now, 0))
+        if now - began >= self._SECONDS:
+            if count > self._MOST:
+                left_out = count - self._MOST
+                record.msg = f"{record.getMessage()} (and {left_out} more from here before)"
+                record.args = ()
+            began, count = now, 0
+        self._written[place] = (began, count + 1)
+        return count < self._MOST
 
 
 class _TheCall:

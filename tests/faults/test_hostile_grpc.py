@@ -2,6 +2,8 @@
 
 import asyncio
 import codecs
+import resource
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from liner.v1 import enrichment_pb2, track_pb2
 from liner_server.rpc.accepting import tolerate_undecodable_names
 from support.http import fetch
 from support.raw_http2 import RawConnection, call_headers, message
-from support.server import served
+from support.server import connected, served, server_process
 
 UNIMPLEMENTED = b"grpc-status\x0212"
 NO_TEXT = b"/liner.v1.\xff\xfe/Method"
@@ -51,3 +53,26 @@ async def test_a_server_that_ended_by_itself_says_so(tmp_path: Path) -> None:
         status, _ = await fetch(f"http://{app.http_address}/healthz")
 
     assert status == 503
+
+
+async def test_connections_do_not_take_the_files(tmp_path: Path) -> None:
+    """A shell's thousand are fewer than one peer can hold; the databases need some, too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    request = enrichment_pb2.ValidateMetadataRequest(track=track_pb2.Track(title="x"))
+    async with AsyncExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+        try:
+            server = await stack.enter_async_context(server_process(tmp_path))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for address in (server.grpc_address, server.http_address):
+            host, _, port = address.rpartition(":")
+            for _ in range(200):
+                _, writer = await asyncio.open_connection(host, int(port))
+                stack.callback(writer.close)
+        stubs = await stack.enter_async_context(connected(server.grpc_address))
+        answer = await stubs.enrichment.ValidateMetadata(request, timeout=10)
+        status, _ = await fetch(f"http://{server.http_address}/healthz")
+
+    assert answer.confidence > 0
+    assert status == 200

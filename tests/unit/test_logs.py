@@ -131,3 +131,31 @@ def test_what_libraries_log_has_the_same_form(capsys, call: RequestContext) -> N
     assert line["event"] == f"refused {HOSTILE}"
     assert (line["logger"], line["level"]) == ("some.library", "warning")
     assert line["request_id"] == "r-1"
+
+
+def test_what_a_library_says_over_and_over_is_said_ten_times_a_minute(capsys) -> None:
+    """Whoever can make a library complain could fill the disk."""
+    configure_logs("INFO", LogFormat.JSON)
+    [sparing] = [f for h in logging.getLogger().handlers for f in h.filters]
+    now = [0.0]
+    sparing._clock = lambda: now[0]
+
+    for minute in (0.0, 61.0):
+        now[0] = minute
+        for number in range(1000):
+            logging.getLogger("library").error("connection %d is odd", number)
+    logging.getLogger("library").error("something else")
+
+    lines = [json.loads(line)["event"] for line in capsys.readouterr().err.splitlines()]
+    assert len(lines) == 21
+    assert lines[10] == "connection 0 is odd (and 990 more from here before)"
+    assert lines[-1] == "something else"
+
+
+def test_metadata_that_is_no_text_is_not_logged(capsys) -> None:
+    """grpc would show it in full: a token with one wrong byte is nearly a token."""
+    configure_logs("INFO", LogFormat.JSON)
+
+    logging.getLogger("grpc._cython.cygrpc").error("Invalid encoding on %r", b"Bearer \xffcanary")
+
+    assert capsys.readouterr().err == ""

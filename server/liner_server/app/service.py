@@ -21,6 +21,7 @@ from liner_server.app.parts import Parts, open_parts
 from liner_server.app.tracing import traced_as
 from liner_server.collector import settle_collector
 from liner_server.core.retry import RetryBudget
+from liner_server.descriptors import take_descriptors
 from liner_server.experiments.replay import Replay
 from liner_server.logs import configure_logs
 from liner_server.queues.consumer import Consumer
@@ -84,6 +85,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
         OSError: an address or the data folder cannot be used.
 
     """
+    descriptors = take_descriptors()
     tokens = TokensFile(settings.tokens_file) if settings.tokens_file else None
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(traced_as(settings, "liner-server"))
@@ -141,6 +143,7 @@ async def running(settings: Settings) -> AsyncIterator[App]:
             running=handlers,
             use_reflection=settings.reflection,
             use_channelz=settings.channelz,
+            most_connections=descriptors.grpc,
         )
         watch = asyncio.create_task(watch_loop(telemetry.event_loop_lag.set))
         stack.callback(watch.cancel)
@@ -257,6 +260,7 @@ async def _side_port(settings: Settings, stack: AsyncExitStack, app: App, parts:
             registry=parts.telemetry.registry,
             healthy=lambda: not (app.stopping or app.broken.is_set()),
             push=push.answer if push is not None else None,
+            most_connections=take_descriptors().http,
             urls=ObjectUrls(parts.objects, signer.check) if signer is not None else None,
         )
     )

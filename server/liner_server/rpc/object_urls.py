@@ -4,10 +4,11 @@ Who has the URL may do what it says and nothing else; nothing is listed, and an 
 not signed here tells nothing about what is stored. Failures are JSON: {"reason", "message"}.
 """
 
+import asyncio
 import base64
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 import structlog
 from aiohttp import web
@@ -16,6 +17,7 @@ from liner.v1 import storage_pb2
 from liner_server.errors import (
     ConflictError,
     DataLossError,
+    DeadlineError,
     FailedPreconditionError,
     InvalidRequestError,
     LinerError,
@@ -28,6 +30,15 @@ from liner_server.ports import SIGNED_PATH, Grant, ObjectStore
 
 _log = structlog.get_logger()
 _CHUNK_BYTES = 1 << 20
+_MOST_TRANSFERS = 256
+"""Bodies on their way at once, so that those who do not go on leave room for /metrics."""
+
+_STALLED_SECONDS = 60.0
+"""Longest time in which no byte of an object comes."""
+
+_UNREAD_SECONDS = 300.0
+"""Longest time in which a reader does not take a chunk: it has a slow line, or stopped."""
+
 _LOOKS = 5
 """How often a part is looked for in an object that is replaced all the while."""
 
@@ -37,6 +48,7 @@ _STATUS: Mapping[type[LinerError], int] = {
     NotFoundError: 404,
     ConflictError: 412,
     OutOfRangeError: 416,
+    DeadlineError: 408,
     DataLossError: 500,
     FailedPreconditionError: 503,
     ResourceExhaustedError: 507,
@@ -48,6 +60,7 @@ _STATUS_OF_REASON = {
     "OBJECT_TOO_LARGE": 413,
     "SIZE_MISMATCH": 400,
     "CHECKSUM": 400,
+    "TOO_MANY_TRANSFERS": 503,
 }
 _HARMLESS = {
     # What is stored came from outside: a browser shall save it and never run it.
@@ -65,6 +78,7 @@ class ObjectUrls:
         """Take what turns method, Host header and address into what they may do."""
         self._objects = objects
         self._check = check
+        self._transfers = 0
 
     def add_to(self, router: web.UrlDispatcher) -> None:
         """Take the addresses below /objects/."""
@@ -74,11 +88,24 @@ class ObjectUrls:
         """Return what the URL allows, or why it does not."""
         try:
             grant = self._check(request.method, request.host, request.raw_path)
-            if grant.writes:
-                return await self._put(request, grant)
-            return await self._get(request, grant)
+            with self._transfer():
+                if grant.writes:
+                    return await self._put(request, grant)
+                return await self._get(request, grant)
         except LinerError as error:
             return _failure(error)
+
+    @contextlib.contextmanager
+    def _transfer(self) -> Iterator[None]:
+        if self._transfers >= _MOST_TRANSFERS:
+            raise ResourceExhaustedError(
+                f"{_MOST_TRANSFERS} objects are on their way already", reason="TOO_MANY_TRANSFERS"
+            )
+        self._transfers += 1
+        try:
+            yield
+        finally:
+            self._transfers -= 1
 
     async def _get(self, request: web.Request, grant: Grant) -> web.StreamResponse:
         # A part is of the object whose size was looked at. One that was replaced meanwhile is
@@ -114,11 +141,13 @@ class ObjectUrls:
             await response.prepare(request)
             try:
                 async for data in chunks:
-                    await response.write(data)
+                    async with asyncio.timeout(_UNREAD_SECONDS):
+                        await response.write(data)
                 await response.write_eof()
-            except LinerError as error:
+            except (LinerError, TimeoutError) as error:
                 # The status is on its way: only a broken connection still says that it failed.
-                _log.error("object could not be sent", reason=error.reason, error=str(error))
+                if isinstance(error, LinerError):
+                    _log.error("object could not be sent", reason=error.reason, error=str(error))
                 response.force_close()
                 if request.transport is not None:
                     request.transport.abort()
@@ -160,9 +189,21 @@ class ObjectUrls:
 
 
 async def _blocks(request: web.Request) -> AsyncIterator[bytes]:
-    """Yield the body in pieces that are worth a write each."""
+    """Yield the body in pieces that are worth a write each.
+
+    Raises:
+        DeadlineError: nothing more comes.
+
+    """
     held = bytearray()
-    async for data in request.content.iter_any():
+    while True:
+        try:
+            async with asyncio.timeout(_STALLED_SECONDS):
+                data = await request.content.readany()
+        except TimeoutError as error:
+            raise DeadlineError("the body does not go on", reason="BODY_STALLED") from error
+        if not data:
+            break
         held += data
         if len(held) >= _CHUNK_BYTES // 2:
             yield bytes(held)

@@ -39,6 +39,8 @@ _OPTIONS = (
     ("grpc.max_connection_idle_ms", 15 * 60 * 1000),
     ("grpc.keepalive_time_ms", 60 * 1000),
     ("grpc.http2.min_ping_interval_without_data_ms", 20 * 1000),
+    # Who connects and does not even say what it speaks.
+    ("grpc.server_handshake_timeout_ms", 20 * 1000),
     ("grpc.so_reuseport", 0),
 )
 
@@ -58,11 +60,13 @@ class GrpcServer:
         running: Running,
         use_reflection: bool,
         use_channelz: bool,
+        most_connections: int = 16_384,
     ) -> None:
         self._address = address
         self._running = running
         accepting.tolerate_undecodable_names()
-        self._server = grpc.aio.server(interceptors=(interceptor,), options=_OPTIONS)
+        options = (*_OPTIONS, ("grpc.max_allowed_incoming_connections", most_connections))
+        self._server = grpc.aio.server(interceptors=(interceptor,), options=options)
         self._health = HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         enrichment_pb2_grpc.add_EnrichmentServiceServicer_to_server(enrichment, self._server)
