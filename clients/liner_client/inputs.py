@@ -220,8 +220,10 @@ def _from_lines(file: TextIO | None, *, base: Path, name: str) -> Iterator[Entry
         raise InputError(f"{name} is closed")
     for number, line in enumerate(_lines(file, name), 1):
         where = f"{name}, line {number}"
-        # A mark of the byte order, which a file does not have here any more and a pipe may.
-        line = line.removeprefix("\ufeff") if number == 1 else line
+        if number == 1 and line.startswith("\ufeff{"):
+            # A mark of the byte order, which a file does not have here any more and a pipe may.
+            # Before anything else it is part of a file's name.
+            line = line[1:]
         if not line.strip():
             continue
         if not line.lstrip().startswith("{"):
