@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ import structlog
 _log = structlog.get_logger()
 
 
-class WatchedFile:
+class WatchedFile(ABC):
     """What a file says, as it was last read without fault: `async with` a subclass.
 
     The file is read before the context opens and then once an `interval`; it may be written in
@@ -56,6 +57,7 @@ class WatchedFile:
             with suppress(asyncio.CancelledError):
                 await self._watching
 
+    @abstractmethod
     def _take(self, data: bytes) -> None:
         """Put what the file says in force.
 
@@ -63,7 +65,6 @@ class WatchedFile:
             ValueError: it cannot be; the text says why, and nothing has changed.
 
         """
-        raise NotImplementedError
 
     def _facts(self) -> dict[str, Any]:
         """Return what log lines say of what is in force."""
